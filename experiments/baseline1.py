@@ -1,0 +1,22 @@
+"""One VGG block: two 3x3 convolutions with 32 filters, then 2x2 max pooling.
+
+Where every other experiment starts from. Watch the curves part: the network learns the training
+images by heart, and what it learns about them stops helping on the test images.
+
+Idea: Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
+Published test accuracy: 67.07 %
+"""
+
+from harness import run_test_harness
+from models.vgg import vgg
+
+EPOCHS = 100
+PUBLISHED_ACCURACY = 67.07
+
+
+def define_model():
+    return vgg(blocks=1)
+
+
+if __name__ == "__main__":
+    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)

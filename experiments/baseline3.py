@@ -1,0 +1,22 @@
+"""Three VGG blocks: baseline2 plus a block with 128 filters.
+
+The best of the plain networks, and the one that the following experiments improve. It still
+overfits: the training accuracy runs away from the test accuracy.
+
+Idea: Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
+Published test accuracy: 73.50 %
+"""
+
+from harness import run_test_harness
+from models.vgg import vgg
+
+EPOCHS = 100
+PUBLISHED_ACCURACY = 73.50
+
+
+def define_model():
+    return vgg(blocks=3)
+
+
+if __name__ == "__main__":
+    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)

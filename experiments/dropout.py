@@ -1,0 +1,22 @@
+"""Dropout: baseline3 with 20 % of the values set to zero after each block and the dense layer.
+
+Which values changes with every step, so no unit can rely on a few others: the network learns
+features that help on their own, and overfits less.
+
+Idea: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
+Published test accuracy: 83.45 %
+"""
+
+from harness import run_test_harness
+from models.vgg import vgg
+
+EPOCHS = 100
+PUBLISHED_ACCURACY = 83.45
+
+
+def define_model():
+    return vgg(blocks=3, dropout_rates=(0.2, 0.2, 0.2, 0.2))
+
+
+if __name__ == "__main__":
+    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)

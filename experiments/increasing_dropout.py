@@ -1,0 +1,22 @@
+"""Dropout that grows with depth: 20, 30, 40 % after the blocks, 50 % after the dense layer.
+
+Changes only the rates of dropout. Deeper layers have more weights and more to learn by heart.
+Stronger dropout learns more slowly: twice the epochs.
+
+Idea: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
+Published test accuracy: 84.69 %
+"""
+
+from harness import run_test_harness
+from models.vgg import vgg
+
+EPOCHS = 200
+PUBLISHED_ACCURACY = 84.69
+
+
+def define_model():
+    return vgg(blocks=3, dropout_rates=(0.2, 0.3, 0.4, 0.5))
+
+
+if __name__ == "__main__":
+    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)

@@ -1,0 +1,22 @@
+"""Weight decay: baseline3 with an L2 penalty of 0.001 on the weights, added to the loss.
+
+Large weights cost, so the network prefers smoother functions of its input. The loss starts
+higher than in the other experiments: it contains the penalty.
+
+Idea: Krogh and Hertz 1991, "A Simple Weight Decay Can Improve Generalization"
+Published test accuracy: 72.55 %
+"""
+
+from harness import run_test_harness
+from models.vgg import vgg
+
+EPOCHS = 100
+PUBLISHED_ACCURACY = 72.55
+
+
+def define_model():
+    return vgg(blocks=3, weight_decay=0.001)
+
+
+if __name__ == "__main__":
+    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)
