@@ -1,0 +1,29 @@
+"""Evaluate the final model on the 10,000 test images and print its top-1 accuracy in percent."""
+
+from dataset import find_cifar10
+from harness import EVALUATION_BATCH_SIZE, load_dataset, scale_pixels
+from options import data_parser, readable_errors
+from results import accuracy_line, load_final_model, remark_on_data
+
+
+def main():
+    parser = data_parser()
+    parser.add_argument("--model", default="final_model.h5", metavar="FILE",
+        help="the model that finalize.py saved (%(default)s)")  # fmt: skip
+    options = parser.parse_args()
+
+    model, training = load_final_model(options.model)
+    cifar10 = find_cifar10(options.data, options.sample)
+    _, _, testX, testY = load_dataset(cifar10)
+
+    model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
+    _, accuracy = model.evaluate(scale_pixels(testX), testY, EVALUATION_BATCH_SIZE)
+    trained = training["remark"] and f"trained {training['remark']}"
+    tested = remark_on_data(cifar10, options) and f"tested {remark_on_data(cifar10, options)}"
+    print(accuracy_line(100 * accuracy, trained, tested))
+    print("Next: python predict.py")
+
+
+if __name__ == "__main__":
+    with readable_errors():
+        main()
