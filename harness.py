@@ -25,6 +25,7 @@ from results import (
     make_way,
     read_history,
     remark_on_data,
+    remove_partial_files,
     software,
     write_history,
     write_result,
@@ -117,10 +118,10 @@ def training_batches(images, labels, batch_size, seed, first_epoch=0):
         order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed=seeds)
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
-    batches = tf.data.Dataset.counter(first_epoch).flat_map(order_of_epoch)
-    return batches.map(lambda order: (tf.gather(images, order), tf.gather(labels, order))).prefetch(
-        2
-    )
+    def take(order):
+        return tf.gather(images, order), tf.gather(labels, order)
+
+    return tf.data.Dataset.counter(first_epoch).flat_map(order_of_epoch).map(take).prefetch(2)
 
 
 def evaluation_batches(images, labels):
@@ -214,6 +215,7 @@ def run_experiment(name, experiment, define_model, published_accuracy, options, 
         result["started"] = earlier["started"]
     else:
         make_way(earlier, files)
+    remove_partial_files(files)
     write_result(files.result, result)
 
     # Whole runs are repeatable: same seed, same machine, same numbers.

@@ -77,6 +77,12 @@ def make_way(earlier, files):
         leftover.unlink(missing_ok=True)
 
 
+def remove_partial_files(files):
+    """Remove what a killed run was just writing; see `dataset.replace_when_complete`."""
+    for partial in files.result.parent.glob(f".{files.result.stem}.*"):
+        partial.unlink()
+
+
 def accuracy_line(accuracy, *remarks):
     """Return the tutorial's line, `> 73.500`, and what is special about the number, if anything."""
     remarks = "; ".join(remark for remark in remarks if remark)
@@ -176,7 +182,7 @@ def load_final_model(path):
         if (model.input_shape, model.output_shape) != ((None, 32, 32, 3), (None, 10)):
             raise ValueError(f"it maps {model.input_shape} to {model.output_shape}")
     except Exception as error:  # a foreign file can raise nearly anything
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise UsageError(f"{path} is not a model that finalize.py saved: {reason}") from error
     print(
         f"Model: {path}, {result['settings']['experiment']}, {result['settings']['epochs']} epochs"

@@ -139,8 +139,10 @@ def test_comparison_names_unfinished_runs_and_those_on_the_sample(killed):
 
 
 def test_killed_run_resumes_as_if_nothing_had_happened(killed, uninterrupted):
+    (killed / "runs" / ".dropout_augmentation.checkpoint.123.keras").write_text("half")
     process = run(RANDOM, *TINY, "--epochs", 4, "--resume", cwd=killed)
     assert process.returncode == 0, process.errors
+    assert not [path for path in (killed / "runs").iterdir() if path.name.startswith(".")]
     assert re.search(r"Resuming after epoch [1-3] of 4", process.output)
     whole = numbers(uninterrupted[0] / "dropout_augmentation.csv")
     assert numbers(killed / "runs" / "dropout_augmentation.csv") == whole
