@@ -11,6 +11,9 @@ from dataset import SAMPLE, read_npz
 
 ROOT = Path(__file__).parent.parent
 
+# A shell starts background jobs with Ctrl-C ignored, and so would be the scripts tested here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # No test may reach the network by accident, nor read what an earlier run has cached.
 OFFLINE = {
     "https_proxy": "http://127.0.0.1:9",
@@ -50,9 +53,6 @@ def interrupt_after_first_epoch(process, signal_number, checkpoint):
         time.sleep(0.01)
     process.send_signal(signal_number)
     return finish(process)
-
-
-SIGNALS = {"kill": signal.SIGKILL, "ctrl-c": signal.SIGINT}
 
 
 @pytest.fixture(scope="session")
