@@ -21,7 +21,7 @@ def read_runs(folders):
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
         for path in sorted(folder.glob("*.json")):
-            label = path.stem if len(folders) == 1 else str(path.with_suffix(""))
+            label = path.stem if len(folders) == 1 else f"{folder.name}/{path.stem}"
             try:
                 runs.append((label, read_result(path), read_history(path.with_suffix(".csv"))))
             except UsageError as error:
@@ -59,13 +59,16 @@ def print_table(runs):
 
 def draw(runs, path):
     """Draw the loss and accuracy on the test (or validation) images of all runs over each other."""
-    figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(9, 9), sharex=True)
+    figure, (loss, accuracy) = plt.subplots(
+        2, 1, figsize=(10, 10), sharex=True, layout="constrained"
+    )
     figure.suptitle("Learning curves on the test images (dashed: validation images)")
+    colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors
     for number, (label, result, history) in enumerate(runs):
         split = "validation" if result["settings"]["validation"] == "holdout" else "test"
         style = {
             "label": f"{label} ({remark(result)})" if remark(result) else label,
-            "color": f"C{number % 10}",
+            "color": colours[number % len(colours)],
             "linestyle": "--" if split == "validation" else "-",
             "marker": "o" if len(history["epoch"]) == 1 else None,
         }
@@ -76,9 +79,9 @@ def draw(runs, path):
     accuracy.set_xlabel("epoch")
     for axes in (loss, accuracy):
         axes.grid(alpha=0.3)
-    accuracy.legend(fontsize="small")
+    handles, labels = accuracy.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     accuracy.xaxis.get_major_locator().set_params(integer=True)
-    figure.tight_layout()
     with replace_when_complete(path) as temporary:
         figure.savefig(temporary, dpi=100)
 
