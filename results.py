@@ -154,7 +154,11 @@ def hardware():
 
 
 def save_final_model(model, result, path):
-    """Save a model as HDF5, with the result of its training as an attribute of the file."""
+    """Save a model as HDF5, with the result of its training as an attribute of the file.
+
+    Keras 3.15 takes the optimizer out of the model while it writes HDF5: a `.keras` file saved
+    from the same model afterwards would silently load with RMSprop.
+    """
     logging.getLogger("absl").setLevel(logging.ERROR)  # Keras warns that .h5 is its older format
     with replace_when_complete(path) as temporary:
         model.save(temporary)
