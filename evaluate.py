@@ -1,7 +1,7 @@
 """Evaluate the final model on the 10,000 test images and print its top-1 accuracy in percent."""
 
 from dataset import find_cifar10
-from harness import EVALUATION_BATCH_SIZE, load_dataset, scale_pixels
+from harness import evaluation_batches, load_dataset
 from options import data_parser, readable_errors
 from results import accuracy_line, load_final_model, remark_on_data
 
@@ -17,7 +17,7 @@ def main():
     _, _, testX, testY = load_dataset(cifar10)
 
     model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
-    _, accuracy = model.evaluate(scale_pixels(testX), testY, EVALUATION_BATCH_SIZE)
+    _, accuracy = model.evaluate(evaluation_batches(testX, testY))
     trained = training["remark"] and f"trained {training['remark']}"
     tested = remark_on_data(cifar10, options) and f"tested {remark_on_data(cifar10, options)}"
     print(accuracy_line(100 * accuracy, trained, tested))

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from harness import run_experiment
-from options import SAMPLE_EPOCHS, option_parser, parse_options, readable_errors, writable_folder
+from options import option_parser, parse_options, readable_errors, writable_folder
 from results import save_final_model
 
 EXPERIMENTS = sorted(
@@ -30,8 +30,7 @@ def main():
         parser.error(f"argument --model: {model_path} must end in .h5")
     writable_folder(parser, "--model", model_path.parent)
 
-    experiment = importlib.import_module(f"experiments.{options.experiment}")
-    options.epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.EPOCHS)
+    experiment = importlib.import_module(f"experiments.{options.experiment}").EXPERIMENT
 
     def save_model(model, result):
         if model_path.exists():
@@ -41,14 +40,7 @@ def main():
         save_final_model(model, result, model_path)
         print(f"Model:           {model_path}")
 
-    run_experiment(
-        "final_model",
-        options.experiment,
-        experiment.define_model,
-        experiment.PUBLISHED_ACCURACY,
-        options,
-        save_model,
-    )
+    run_experiment("final_model", options.experiment, experiment, options, save_model)
     print("Next:            python evaluate.py; python predict.py")
 
 

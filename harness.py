@@ -7,8 +7,10 @@ it (.json). Read `run_experiment` first: it is the whole story, the rest are its
 
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import matplotlib
@@ -16,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from dataset import DatasetError, balanced_indices, find_cifar10, replace_when_complete
+from models.batch_norm import fuse_batch_norm
 from options import SAMPLE_EPOCHS, UsageError, option_parser, parse_options, readable_errors
 from results import (
     RunFiles,
@@ -35,6 +38,25 @@ matplotlib.use("Agg")  # draws into files, needs no display
 import matplotlib.pyplot as plt
 
 EVALUATION_BATCH_SIZE = 500  # the result does not depend on it, the speed does
+
+
+class Experiment(NamedTuple):
+    """What makes an experiment different from the others.
+
+    Fields:
+        define_model: function that returns a compiled Keras model from float32 images
+            (n, 32, 32, 3) in [0, 1] to ten class probabilities.
+        epochs: passes over the training images, unless `--epochs` says otherwise.
+        published_accuracy: top-1 test accuracy that the tutorial reports, in percent.
+        augment: what is done to the images of a batch in training; see `training_batches`.
+        callbacks: Keras callbacks beside those of the harness.
+    """
+
+    define_model: Callable
+    epochs: int
+    published_accuracy: float
+    augment: Callable | None = None
+    callbacks: tuple = ()
 
 
 # Data
@@ -76,13 +98,16 @@ def load_dataset(cifar10=None, limit=None):
 
 
 def prep_pixels(train, test):
-    """Scale uint8 images in 0..255 to float32 in [0, 1], same shapes."""
-    return scale_pixels(train), scale_pixels(test)
+    """Scale uint8 images in 0..255 to float32 in [0, 1], same shapes.
+
+    That takes four times the memory: the harness does it batch by batch, with `scale_pixels`.
+    """
+    return scale_pixels(train).numpy(), scale_pixels(test).numpy()
 
 
 def scale_pixels(images):
-    """Scale uint8 images in 0..255 to float32 in [0, 1], same shape."""
-    return images.astype("float32") / 255
+    """Scale uint8 images in 0..255 to a tensor of float32 in [0, 1], same shape."""
+    return tf.cast(images, tf.float32) / 255
 
 
 def hold_out(images, labels):
@@ -99,77 +124,94 @@ def hold_out(images, labels):
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
 
 
-def training_batches(images, labels, batch_size, seed, first_epoch=0):
+def training_batches(images, labels, batch_size, seed, augment=None, first_epoch=0):
     """Return an endless `tf.data.Dataset` of shuffled batches, epoch after epoch.
 
-    The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run
-    sees the images in the order in which the uninterrupted run would have seen them.
+    An epoch depends on the seed and the epoch's number alone, so that a resumed run sees what the
+    uninterrupted run would have seen.
 
     Args:
-        images: float32 (n, 32, 32, 3). labels: float32 (n, 10).
+        images: uint8 (n, 32, 32, 3) in 0..255. labels: float32 (n, 10).
         batch_size: images in a batch; the last one of an epoch may be smaller.
         seed: whole number in 0..2**32-1.
+        augment: function `(images, numbers, epoch, seed) -> images` of a batch: float32 images
+            in [0, 1], which of all the images they are, the epoch's number from 0, and a seed for
+            the batch. None leaves the images as they are.
         first_epoch: number of the epoch to begin with, from 0.
+
+    Returns:
+        Dataset of float32 images (batch_size, 32, 32, 3) in [0, 1] and their labels.
     """
-    images, labels = tf.constant(images), tf.constant(labels)
 
-    def order_of_epoch(epoch):
-        seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed=seeds)
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+    def batches_of_epoch(epoch):
+        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed=epoch_seed)
 
-    def take(order):
-        return tf.gather(images, order), tf.gather(labels, order)
+        def batch(step, numbers):
+            pixels, batch_labels = take(images, labels, numbers)
+            if augment:
+                batch_seed = tf.random.experimental.stateless_fold_in(epoch_seed, step)
+                pixels = augment(pixels, numbers, epoch, batch_seed)
+            return pixels, batch_labels
 
-    return tf.data.Dataset.counter(first_epoch).flat_map(order_of_epoch).map(take).prefetch(2)
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
+
+    return tf.data.Dataset.counter(first_epoch).flat_map(batches_of_epoch).prefetch(2)
 
 
 def evaluation_batches(images, labels):
     """Return a `tf.data.Dataset` of large batches in order.
 
-    Given plain arrays, Keras makes such a dataset itself, but with `enable_op_determinism` its own
-    one draws a line of alarming, harmless noise from TensorFlow.
+    Args:
+        images: uint8 (n, 32, 32, 3) in 0..255. labels: float32 (n, 10).
     """
-    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(EVALUATION_BATCH_SIZE)
+    numbers = tf.data.Dataset.range(len(images)).batch(EVALUATION_BATCH_SIZE)
+    return numbers.map(lambda numbers: take(images, labels, numbers)).prefetch(1)
+
+
+def take(images, labels, numbers):
+    """Return the images and labels with the given numbers, the images as float32 in [0, 1]."""
+    # The images remain one NumPy array: TensorFlow would make two copies of it.
+    pixels = tf.numpy_function(images.__getitem__, [numbers], tf.uint8, stateful=False)
+    pixels = tf.ensure_shape(pixels, (None, *images.shape[1:]))
+    return scale_pixels(pixels), tf.gather(labels, numbers)
 
 
 # The experiment
 
 
-def run_test_harness(script, define_model, epochs, published_accuracy):
+def run_test_harness(script, experiment):
     """Run the experiment that a script defines, with the options of its command line.
 
     Args:
         script: the script's `__file__`; its name is the experiment's.
-        define_model: function that returns a compiled Keras model of 32x32 colour images.
-        epochs: passes over the training images, unless `--epochs` says otherwise.
-        published_accuracy: top-1 test accuracy that the tutorial reports, in percent.
+        experiment: an `Experiment`.
     """
     name = Path(script).stem
     with readable_errors():
-        options = parse_options(option_parser(epochs))
-        options.epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else epochs)
-        run_experiment(name, name, define_model, published_accuracy, options)
+        options = parse_options(option_parser(experiment.epochs))
+        run_experiment(name, name, experiment, options)
         print("Next:            python compare.py")
 
 
-def run_experiment(name, experiment, define_model, published_accuracy, options, save_model=None):
+def run_experiment(name, experiment_name, experiment, options, save_model=None):
     """Train, evaluate after each epoch, and leave NAME.png, NAME.csv and NAME.json.
 
     Args:
         name: what the files are called.
-        experiment: the experiment whose model it is.
-        define_model, published_accuracy: see `run_test_harness`.
+        experiment_name, experiment: the experiment; see `run_test_harness`.
         options: what `parse_options` returned.
         save_model: function of the trained model and its result, called before the run counts
             as finished. None discards the model.
     """
+    epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.epochs)
     files = RunFiles.of(options.out, name)
     settings = {
-        "experiment": experiment,
-        "epochs": options.epochs,
+        "experiment": experiment_name,
+        "epochs": epochs,
         "batch_size": options.batch_size,
         "seed": options.seed,
+        "mixed_precision": options.mixed_precision,
         "validation": options.validation,
         "sample": options.sample,
         "limit": options.limit,
@@ -182,7 +224,6 @@ def run_experiment(name, experiment, define_model, published_accuracy, options, 
 
     cifar10 = find_cifar10(options.data, options.sample)
     trainX, trainY, testX, testY = load_dataset(cifar10, options.limit)
-    trainX, testX = prep_pixels(trainX, testX)
     evaluated_on, (valX, valY) = "test", (testX, testY)
     if options.validation == "holdout":
         evaluated_on = "validation"
@@ -192,7 +233,7 @@ def run_experiment(name, experiment, define_model, published_accuracy, options, 
         "name": name,
         "test_accuracy": None,
         "test_loss": None,
-        "published_accuracy": published_accuracy,
+        "published_accuracy": experiment.published_accuracy,
         "remark": remark_on_data(cifar10, options),
         "settings": settings,
         "dataset": {
@@ -221,36 +262,43 @@ def run_experiment(name, experiment, define_model, published_accuracy, options, 
     # Whole runs are repeatable: same seed, same machine, same numbers.
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(options.seed)
+    # Mixed precision: weights and their updates in float32, layers compute in bfloat16.
+    # Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
+    keras.config.set_dtype_policy("mixed_bfloat16" if options.mixed_precision else "float32")
     steps = -(-len(trainX) // options.batch_size)  # rounded up
     if files.checkpoint.exists():
         model = keras.saving.load_model(files.checkpoint)
         epochs_done = int(model.optimizer.iterations) // steps
         history = read_history(files.numbers, epochs_done)
-        print(f"Resuming after epoch {epochs_done} of {options.epochs}")
+        print(f"Resuming after epoch {epochs_done} of {epochs}")
     else:
-        model = define_model()
+        model = experiment.define_model()
         epochs_done, history = 0, read_history(None)
     print(
         f"{name}: {model.count_params():,} parameters, {len(trainX):,} training images, "
-        f"{options.epochs} epochs of {steps} steps",
+        f"{epochs} epochs of {steps} steps, computed in {model.layers[1].compute_dtype}",
         flush=True,
     )
+    fuse_batch_norm(model)
     progress = SaveProgress(epochs_done, history, files, evaluated_on, options.seed)
+    batches = training_batches(
+        trainX, trainY, options.batch_size, options.seed, experiment.augment, epochs_done
+    )
     try:
         model.fit(
-            training_batches(trainX, trainY, options.batch_size, options.seed, epochs_done),
+            batches,
             steps_per_epoch=steps,
             initial_epoch=epochs_done,
-            epochs=options.epochs,
+            epochs=epochs,
             shuffle=False,  # training_batches has done it
             validation_data=evaluation_batches(valX, valY),
-            callbacks=[progress, TimeLeft()],
+            callbacks=[progress, TimeLeft(), *experiment.callbacks],
             verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line per epoch, no bar
         )
         loss, accuracy = model.evaluate(evaluation_batches(testX, testY), verbose=0)
     except KeyboardInterrupt:
         print(
-            f"\nInterrupted. {progress.epochs_saved} of {options.epochs} epochs are saved in "
+            f"\nInterrupted. {progress.epochs_saved} of {epochs} epochs are saved in "
             f"{options.out}.\nTo go on, run the same command with --resume."
         )
         raise

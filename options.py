@@ -43,6 +43,7 @@ def option_parser(epochs):
         help="same seed, same machine: same numbers (%(default)s)")  # fmt: skip
     add("--limit", type=whole_number(20), metavar="N",
         help="use N training images, and N/5 test images, as many of each class")  # fmt: skip
+    add_mixed_precision(parser)
     add("--validation", choices=("test", "holdout"), default="test",
         help="what is evaluated after each epoch: the test set, as the tutorial does, or a tenth "
         "of the training images, so that the test set is used once, at the end")  # fmt: skip
@@ -50,6 +51,22 @@ def option_parser(epochs):
     add("--resume", action="store_true",
         help="go on with an interrupted run after its last finished epoch")  # fmt: skip
     return parser
+
+
+def add_mixed_precision(parser):
+    parser.add_argument("--mixed-precision", action=argparse.BooleanOptionalAction,
+        default=has_native_bfloat16(),
+        help="compute in bfloat16, with weights in float32; faster where the processor has "
+        "instructions for it, and the default there")  # fmt: skip
+
+
+def has_native_bfloat16():
+    """Tell whether the processor has instructions for bfloat16, as far as Linux on x86 says."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def data_parser():

@@ -6,16 +6,17 @@ Idea: Krizhevsky et al. 2012, section 4.1, https://doi.org/10.1145/3065386
 Published test accuracy: 84.47 %
 """
 
-from harness import run_test_harness
+from harness import Experiment, run_test_harness
+from models.augmentation import flip_and_shift
 from models.vgg import vgg
-
-EPOCHS = 100
-PUBLISHED_ACCURACY = 84.47
 
 
 def define_model():
-    return vgg(blocks=3, augmentation=True)
+    return vgg(blocks=3)
+
+
+EXPERIMENT = Experiment(define_model, epochs=100, published_accuracy=84.47, augment=flip_and_shift)
 
 
 if __name__ == "__main__":
-    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)
+    run_test_harness(__file__, EXPERIMENT)

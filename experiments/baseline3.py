@@ -7,16 +7,16 @@ Idea: Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
 Published test accuracy: 73.50 %
 """
 
-from harness import run_test_harness
+from harness import Experiment, run_test_harness
 from models.vgg import vgg
-
-EPOCHS = 100
-PUBLISHED_ACCURACY = 73.50
 
 
 def define_model():
     return vgg(blocks=3)
 
 
+EXPERIMENT = Experiment(define_model, epochs=100, published_accuracy=73.50)
+
+
 if __name__ == "__main__":
-    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)
+    run_test_harness(__file__, EXPERIMENT)

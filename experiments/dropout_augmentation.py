@@ -5,16 +5,17 @@ One hides parts of the network, the other never shows the same image twice; they
 Published test accuracy: 85.88 %
 """
 
-from harness import run_test_harness
+from harness import Experiment, run_test_harness
+from models.augmentation import flip_and_shift
 from models.vgg import vgg
-
-EPOCHS = 200
-PUBLISHED_ACCURACY = 85.88
 
 
 def define_model():
-    return vgg(blocks=3, dropout_rates=(0.2, 0.2, 0.2, 0.2), augmentation=True)
+    return vgg(blocks=3, dropout_rates=(0.2, 0.2, 0.2, 0.2))
+
+
+EXPERIMENT = Experiment(define_model, epochs=200, published_accuracy=85.88, augment=flip_and_shift)
 
 
 if __name__ == "__main__":
-    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)
+    run_test_harness(__file__, EXPERIMENT)

@@ -7,21 +7,17 @@ Idea: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167
 Published test accuracy: 88.62 %
 """
 
-from harness import run_test_harness
+from harness import Experiment, run_test_harness
+from models.augmentation import flip_and_shift
 from models.vgg import vgg
-
-EPOCHS = 400
-PUBLISHED_ACCURACY = 88.62
 
 
 def define_model():
-    return vgg(
-        blocks=3,
-        dropout_rates=(0.2, 0.3, 0.4, 0.5),
-        batch_norm=True,
-        augmentation=True,
-    )
+    return vgg(blocks=3, dropout_rates=(0.2, 0.3, 0.4, 0.5), batch_norm=True)
+
+
+EXPERIMENT = Experiment(define_model, epochs=400, published_accuracy=88.62, augment=flip_and_shift)
 
 
 if __name__ == "__main__":
-    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)
+    run_test_harness(__file__, EXPERIMENT)

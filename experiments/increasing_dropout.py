@@ -7,16 +7,16 @@ Idea: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
 Published test accuracy: 84.69 %
 """
 
-from harness import run_test_harness
+from harness import Experiment, run_test_harness
 from models.vgg import vgg
-
-EPOCHS = 200
-PUBLISHED_ACCURACY = 84.69
 
 
 def define_model():
     return vgg(blocks=3, dropout_rates=(0.2, 0.3, 0.4, 0.5))
 
 
+EXPERIMENT = Experiment(define_model, epochs=200, published_accuracy=84.69)
+
+
 if __name__ == "__main__":
-    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)
+    run_test_harness(__file__, EXPERIMENT)

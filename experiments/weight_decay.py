@@ -7,16 +7,16 @@ Idea: Krogh and Hertz 1991, "A Simple Weight Decay Can Improve Generalization"
 Published test accuracy: 72.55 %
 """
 
-from harness import run_test_harness
+from harness import Experiment, run_test_harness
 from models.vgg import vgg
-
-EPOCHS = 100
-PUBLISHED_ACCURACY = 72.55
 
 
 def define_model():
     return vgg(blocks=3, weight_decay=0.001)
 
 
+EXPERIMENT = Experiment(define_model, epochs=100, published_accuracy=72.55)
+
+
 if __name__ == "__main__":
-    run_test_harness(__file__, define_model, EPOCHS, PUBLISHED_ACCURACY)
+    run_test_harness(__file__, EXPERIMENT)

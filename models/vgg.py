@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 
-def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, augmentation=False):
+def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False):
     """Build and compile a small VGG network for 32x32 colour images in ten classes.
 
     Each block is two 3x3 convolutions followed by 2x2 max pooling, the idea of VGG
@@ -20,7 +20,6 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, augment
             to the loss (Krogh and Hertz 1991). None for no penalty.
         batch_norm: normalize over the batch after every convolution and the hidden dense layer
             (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
-        augmentation: flip and shift the images at random, in training only.
 
     Returns:
         A compiled `keras.Model` from float32 images (n, 32, 32, 3) in [0, 1] to float32 class
@@ -36,8 +35,7 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, augment
         )
     penalty = keras.regularizers.L2(weight_decay) if weight_decay else None
 
-    inputs = keras.Input(shape=(32, 32, 3))
-    x = augment(inputs) if augmentation else inputs
+    inputs = x = keras.Input(shape=(32, 32, 3))
 
     for block in range(blocks):
         for _ in range(2):
@@ -63,7 +61,8 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, augment
         x = layers.BatchNormalization()(x)
     if dropout_rates:
         x = layers.Dropout(dropout_rates[-1])(x)
-    outputs = layers.Dense(10, activation="softmax")(x)
+    # Probabilities need float32, also where the layers before compute in bfloat16.
+    outputs = layers.Dense(10, activation="softmax", dtype="float32")(x)
 
     model = keras.Model(inputs, outputs)
     model.compile(
@@ -72,21 +71,3 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, augment
         metrics=["accuracy"],
     )
     return model
-
-
-def augment(images):
-    """Mirror half of the images and shift each by up to 10 % of its size, in training only.
-
-    A shifted image's empty border repeats its edge pixels. The label stays true: a mirrored
-    deer is a deer. A new variant is drawn each time an image is seen.
-
-    Args:
-        images: symbolic float32 images (n, height, width, channels).
-
-    Returns:
-        Symbolic float32 images of the same shape.
-    """
-    images = layers.RandomFlip("horizontal")(images)
-    return layers.RandomTranslation(height_factor=0.1, width_factor=0.1, fill_mode="nearest")(
-        images
-    )

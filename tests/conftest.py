@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import pytest
 
 from dataset import SAMPLE, read_npz
@@ -59,3 +60,9 @@ def interrupt_after_first_epoch(process, signal_number, checkpoint):
 def sample():
     """The 1,250 real images that ship with the project."""
     return read_npz(SAMPLE)
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """No test inherits the precision of a run that another one made in this process."""
+    keras.config.set_dtype_policy("float32")

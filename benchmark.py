@@ -1,0 +1,342 @@
+"""Measure how fast the experiments train here, and how fast the plain way of writing them would.
+
+The plain way: all images in memory as float32, `model.fit` with its defaults, nothing but Keras's
+own layers, validation in batches of the training's size. The ways take turns in one run, epoch by
+epoch: a machine that slows down for a while slows all of them, and their ratio stands.
+"""
+
+import argparse
+import importlib.util
+import multiprocessing
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dataset import find_cifar10
+from finalize import EXPERIMENTS
+from harness import load_dataset, prep_pixels, run_experiment
+from options import add_mixed_precision, data_parser, option_parser, readable_errors, whole_number
+
+BATCH_SIZE = 64
+ENDLESS = 1_000_000  # epochs: a worker trains until it is stopped
+MEMORY_STEPS = 20  # a whole run needs no more memory than its first steps and its evaluation
+MATRIX_SIZE = 2048  # of the products that show what the processor can do at best
+WINDOW_SECONDS = 5  # of --steady
+
+
+def main():
+    parser = data_parser()
+    add_mixed_precision(parser)
+    add = parser.add_argument
+    add("--experiments", nargs="+", metavar="NAME", choices=EXPERIMENTS, default=EXPERIMENTS,
+        help="which of the experiments to measure (all)")  # fmt: skip
+    add("--images", type=whole_number(BATCH_SIZE, 50_000), default=5_000, metavar="N",
+        help="train on N images per epoch, evaluate on N/5 (%(default)s)")  # fmt: skip
+    add("--rounds", type=whole_number(1), default=5, metavar="N",
+        help="epochs that each way trains (%(default)s)")  # fmt: skip
+    add("--torch", action="store_true", help="measure PyTorch too, if it is installed")
+    add("--steady", type=whole_number(1), metavar="MINUTES",
+        help="instead: train baseline3 on all images for so long, and tell how the speed varies "
+        f"from one window of {WINDOW_SECONDS} seconds to the next")  # fmt: skip
+    options = parser.parse_args()
+    if options.torch and not importlib.util.find_spec("torch"):
+        parser.error("argument --torch: PyTorch is not installed, `pip install torch` does that")
+    if options.steady:
+        measure_steadiness(options)
+    else:
+        compare_ways(options)
+
+
+def compare_ways(options):
+    """Print a row for each experiment and way: speeds, their ratios to the plain way's, memory."""
+    ways = {"plain": train_plainly, "ours": train_with_the_harness}
+    if options.torch:
+        ways |= {"PyTorch": train_with_pytorch, "PyTorch, bfloat16": train_with_pytorch_bfloat16}
+    print(
+        f"Median of {options.rounds} turns (least to most); ratios are to the plain way.\n\n"
+        "| experiment | way | training, images/s | ratio | GFLOP/s | whole epoch, images/s | ratio "
+        "| peak memory |\n|---|---|---:|---:|---:|---:|---:|---:|",
+        flush=True,
+    )
+    ceiling = Worker(multiply_matrices)
+    ceilings = []
+    for name in options.experiments:
+        operations = operations_per_image(experiment_of(name).define_model())
+        workers = {way: Worker(train, name, options) for way, train in ways.items()}
+        turns = {way: [] for way in ways}
+        for _ in range(options.rounds):
+            ceilings.append(ceiling.take_turn())
+            for way, worker in workers.items():
+                turns[way].append(worker.take_turn())
+        for worker in workers.values():
+            worker.stop()
+        for way, train in ways.items():
+            speed = median(turn["training"] for turn in turns[way])
+            columns = [f"{speed:,.0f}", ratio(turns, way, "training"), f"{speed * operations:.0f}"]
+            if "epoch" in turns[way][0]:
+                columns.append(f"{median(turn['epoch'] for turn in turns[way]):,.0f}")
+                columns += [ratio(turns, way, "epoch"), peak_memory(train, name, options)]
+            print(f"| `{name}` | {way} | {' | '.join(columns)} |", flush=True)
+    ceiling.stop()
+    for dtype in ceilings[0]:
+        print(f"\nProducts of matrices, {dtype}: {spread([turn[dtype] for turn in ceilings], 0)}")
+
+
+def ratio(turns, way, what):
+    pairs = zip(turns[way], turns["plain"], strict=True)
+    return spread([turn[what] / plain[what] for turn, plain in pairs], 2)
+
+
+def spread(values, digits):
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def operations_per_image(model):
+    """Return the GFLOP of a training step per image, of convolutions and dense layers alone.
+
+    A product of two matrices forward, two backward: the gradients of weights and of inputs.
+    The first layer needs no gradient of its inputs, which are the images.
+    """
+    weighted = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    products = [
+        2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1]) for layer in weighted
+    ]
+    return (3 * sum(products) - products[0]) / 1e9
+
+
+def peak_memory(train, name, options):
+    everything = argparse.Namespace(**{**vars(options), "images": None})
+    worker = Worker(train, name, everything, MEMORY_STEPS)
+    worker.stop()
+    return f"{worker.first_turn['memory'] / 1e9:.2f} GB"
+
+
+# Taking turns
+
+
+class Worker:
+    """A process that trains for an epoch when it is its turn, and waits otherwise."""
+
+    def __init__(self, train, *arguments):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        process_arguments = (train, theirs, *arguments)
+        self.process = context.Process(target=run_quietly, args=process_arguments, daemon=True)
+        self.process.start()
+        theirs.close()  # so that recv() fails, instead of waiting, when the process dies
+        self.first_turn = self.take_turn()  # slower than the others: TensorFlow prepares itself
+
+    def take_turn(self):
+        self.connection.send("go")
+        return self.connection.recv()
+
+    def stop(self):
+        self.process.kill()
+        self.process.join()
+
+
+def run_quietly(train, *arguments):
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    train(*arguments)
+
+
+class TakeTurns(keras.callbacks.Callback):
+    """Makes `fit` wait for its turn before each epoch, and tell its images per second after it."""
+
+    def __init__(self, connection, most_steps):
+        super().__init__()
+        self.connection, self.most_steps = connection, most_steps
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.connection.recv()
+        self.start, self.images = time.perf_counter(), 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.trained = time.perf_counter()
+        self.images += BATCH_SIZE
+        if batch + 1 == self.most_steps:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        memory = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        self.connection.send(
+            {
+                "training": self.images / (self.trained - self.start),
+                "epoch": self.images / (time.perf_counter() - self.start),
+                "memory": 1024 * int(memory[1]),
+            }
+        )
+
+
+# The ways to train
+
+
+def experiment_of(name):
+    return importlib.import_module(f"experiments.{name}").EXPERIMENT
+
+
+def train_with_the_harness(connection, name, options, most_steps=None):
+    """Train as `python experiments/NAME.py` does."""
+    experiment = experiment_of(name)._replace(callbacks=(TakeTurns(connection, most_steps),))
+    run_with_the_harness(name, experiment, options)
+
+
+def run_with_the_harness(name, experiment, options):
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--epochs", str(ENDLESS), "--batch-size", str(BATCH_SIZE), "--out", folder]
+        settings = option_parser(ENDLESS).parse_args(arguments)
+        settings.data, settings.sample = options.data, options.sample
+        settings.limit = None if options.sample else options.images
+        settings.mixed_precision = options.mixed_precision
+        run_experiment(name, name, experiment, settings)
+
+
+def train_plainly(connection, name, options, most_steps=None):
+    """Train as one would without the harness."""
+    cifar10 = find_cifar10(options.data, options.sample)
+    trainX, trainY, testX, testY = load_dataset(cifar10, None if options.sample else options.images)
+    trainX, testX = prep_pixels(trainX, testX)
+    experiment = experiment_of(name)
+    model = network = experiment.define_model()
+    if experiment.augment:
+        model = keras.Sequential(
+            [
+                keras.Input((32, 32, 3)),
+                keras.layers.RandomFlip("horizontal"),
+                keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"),
+                network,
+            ]
+        )
+        model.compile(network.optimizer, network.loss, metrics=["accuracy"])
+    model.fit(
+        trainX,
+        trainY,
+        batch_size=BATCH_SIZE,
+        epochs=ENDLESS,
+        validation_data=(testX, testY),
+        callbacks=[TakeTurns(connection, most_steps)],
+        verbose=2,
+    )
+
+
+def train_with_pytorch(connection, name, options, dtype="float32"):
+    """Train the same network on the same numbers of images in PyTorch, channels last."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(os.cpu_count())
+    modules = []
+    model = experiment_of(name).define_model()
+    for layer in model.layers[1:]:
+        inputs = layer.input.shape[-1]
+        match type(layer).__name__:
+            case "Conv2D":
+                modules += [nn.Conv2d(inputs, layer.filters, 3, padding=1), nn.ReLU()]
+            case "BatchNormalization" if len(layer.input.shape) == 4:
+                modules.append(nn.BatchNorm2d(inputs, momentum=0.01, eps=0.001))
+            case "BatchNormalization":
+                modules.append(nn.BatchNorm1d(inputs, momentum=0.01, eps=0.001))
+            case "MaxPooling2D":
+                modules.append(nn.MaxPool2d(2))
+            case "Dropout":
+                modules.append(nn.Dropout(layer.rate))
+            case "Flatten":
+                modules.append(nn.Flatten())
+            case "Dense" if layer is model.layers[-1]:
+                modules.append(nn.Linear(inputs, layer.units))  # its softmax is in the loss
+            case "Dense":
+                modules += [nn.Linear(inputs, layer.units), nn.ReLU()]
+    network = nn.Sequential(*modules).to(memory_format=torch.channels_last)
+    penalized = [
+        module.weight
+        for module in network
+        if isinstance(module, nn.Conv2d | nn.Linear) and model.layers[1].kernel_regularizer
+    ][:-1]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
+    images = torch.rand(BATCH_SIZE, 3, 32, 32).to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (BATCH_SIZE,))
+    steps = (options.images if not options.sample else 1000) // BATCH_SIZE
+    while True:
+        connection.recv()
+        start = time.perf_counter()
+        for _ in range(steps):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                loss = nn.functional.cross_entropy(network(images).float(), labels)
+            for weight in penalized:
+                loss = loss + 0.001 * weight.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()
+        connection.send({"training": steps * BATCH_SIZE / (time.perf_counter() - start)})
+
+
+def train_with_pytorch_bfloat16(connection, name, options):
+    train_with_pytorch(connection, name, options, "bfloat16")
+
+
+def multiply_matrices(connection):
+    """Measure what the processor can do at best: GFLOP/s of products of large matrices."""
+    while True:
+        connection.recv()
+        gflops = {}
+        for dtype in ("float32", "bfloat16"):
+            matrix = tf.cast(tf.random.normal((MATRIX_SIZE, MATRIX_SIZE)), dtype)
+            start, products = time.perf_counter(), 0
+            while time.perf_counter() - start < 1:
+                tf.matmul(matrix, matrix)
+                products += 1
+            seconds = time.perf_counter() - start
+            gflops[f"{dtype}, GFLOP/s"] = products * 2 * MATRIX_SIZE**3 / seconds / 1e9
+        connection.send(gflops)
+
+
+# The same speed all the time?
+
+
+def measure_steadiness(options):
+    """Print images per second of each window of a long training, and how they spread."""
+    windows = Windows(options.steady * 60)
+    experiment = experiment_of("baseline3")._replace(callbacks=(windows,))
+    run_with_the_harness("baseline3", experiment, argparse.Namespace(**vars(options), images=None))
+    speeds = windows.speeds
+    print(f"\nImages/s in {len(speeds)} windows of {WINDOW_SECONDS} s: {spread(speeds, 0)}")
+    tenths = sorted(speeds)[len(speeds) // 10], sorted(speeds)[-1 - len(speeds) // 10]
+    print(f"Eight of ten windows: {tenths[0]:.0f} to {tenths[1]:.0f}")
+    slow = sum(speed < 0.6 * median(speeds) for speed in speeds)
+    print(f"Windows below 60 % of the median: {slow}")
+
+
+class Windows(keras.callbacks.Callback):
+    """Counts images per second of training in windows, evaluations not included."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.end, self.speeds = time.perf_counter() + seconds, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start, self.images = time.perf_counter(), 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.images += BATCH_SIZE
+        now = time.perf_counter()
+        if now - self.start >= WINDOW_SECONDS:
+            self.speeds.append(self.images / (now - self.start))
+            print(f"{self.speeds[-1]:,.0f}", flush=True)
+            self.start, self.images = now, 0
+        if now >= self.end:
+            self.model.stop_training = True
+
+
+if __name__ == "__main__":
+    with readable_errors():
+        main()
