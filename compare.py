@@ -1,9 +1,10 @@
-"""Compare runs: a table of their accuracies, and one picture with all their learning curves."""
+"""Compare runs: a table of their accuracies, and pictures of all their learning curves."""
 
 import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from dataset import replace_when_complete
 from options import UsageError, readable_errors, writable_folder
@@ -57,12 +58,39 @@ def print_table(runs):
     print("Accuracy on the test images at the end of the run; time in minutes:seconds of training.")
 
 
-def draw(runs, path):
+def draw_curves(runs, path):
     """Draw the loss and accuracy on the test (or validation) images of all runs over each other."""
     figure, (loss, accuracy) = plt.subplots(
         2, 1, figsize=(10, 10), sharex=True, layout="constrained"
     )
     figure.suptitle("Learning curves on the test images (dashed: validation images)")
+    for split, history, style in curves(runs):
+        loss.plot(history["epoch"], history.get(f"{split}_loss", []), **style)
+        accuracy.plot(history["epoch"], history.get(f"{split}_accuracy", []), **style)
+    loss.set_ylabel("cross-entropy loss")
+    loss.grid(alpha=0.3)
+    accuracy.set_xlabel("epoch")
+    accuracy.xaxis.get_major_locator().set_params(integer=True)
+    finish(figure, accuracy, path)
+
+
+def draw_time(runs, path):
+    """Draw the accuracy of all runs against the time that it took to get there."""
+    figure, accuracy = plt.subplots(figsize=(10, 7), layout="constrained")
+    figure.suptitle("Accuracy on the test images (dashed: validation images) against time")
+    for (_, result, _), (split, history, style) in zip(runs, curves(runs), strict=True):
+        minutes = np.cumsum(history.get("seconds", [])) / 60
+        accuracy.plot(minutes, history.get(f"{split}_accuracy", []), **style)
+        if result["finished"]:
+            accuracy.plot(minutes[-1], result["test_accuracy"], "*", color=style["color"])
+    accuracy.set_xscale("log")
+    accuracy.xaxis.set_major_formatter("{x:g}")
+    accuracy.set_xlabel("training time, evaluations included (minutes); star: result of the run")
+    finish(figure, accuracy, path)
+
+
+def curves(runs):
+    """Yield `(split, history, style)` of each run, the same colour in all pictures."""
     colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors
     for number, (label, result, history) in enumerate(runs):
         split = "validation" if result["settings"]["validation"] == "holdout" else "test"
@@ -72,18 +100,18 @@ def draw(runs, path):
             "linestyle": "--" if split == "validation" else "-",
             "marker": "o" if len(history["epoch"]) == 1 else None,
         }
-        loss.plot(history["epoch"], history.get(f"{split}_loss", []), **style)
-        accuracy.plot(history["epoch"], history.get(f"{split}_accuracy", []), **style)
-    loss.set_ylabel("cross-entropy loss")
+        yield split, history, style
+
+
+def finish(figure, accuracy, path):
     accuracy.set_ylabel("accuracy (%)")
-    accuracy.set_xlabel("epoch")
-    for axes in (loss, accuracy):
-        axes.grid(alpha=0.3)
+    accuracy.grid(alpha=0.3)
     handles, labels = accuracy.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
-    accuracy.xaxis.get_major_locator().set_params(integer=True)
     with replace_when_complete(path) as temporary:
         figure.savefig(temporary, dpi=100)
+    plt.close(figure)
+    print(f"Picture: {path}")
 
 
 def main():
@@ -97,9 +125,8 @@ def main():
     runs = read_runs(options.folders)
     writable_folder(parser, "--out", options.out)
     print_table(runs)
-    path = Path(options.out) / "compare.png"
-    draw(runs, path)
-    print(f"Picture: {path}")
+    draw_curves(runs, Path(options.out) / "compare.png")
+    draw_time(runs, Path(options.out) / "compare_time.png")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def main():
     writable_folder(parser, "--model", model_path.parent)
 
     experiment = importlib.import_module(f"experiments.{options.experiment}").EXPERIMENT
+    experiment = experiment._replace(at_test_time=None)  # test the very model that is saved
 
     def save_model(model, result):
         if model_path.exists():

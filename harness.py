@@ -48,15 +48,21 @@ class Experiment(NamedTuple):
             (n, 32, 32, 3) in [0, 1] to ten class probabilities.
         epochs: passes over the training images, unless `--epochs` says otherwise.
         published_accuracy: top-1 test accuracy that the tutorial reports, in percent.
+        batch_size: images per step, unless `--batch-size` says otherwise.
         augment: what is done to the images of a batch in training; see `training_batches`.
+        prepare: function of the new model and the uint8 training images, called before training.
         callbacks: Keras callbacks beside those of the harness.
+        at_test_time: function of the trained model that returns the compiled one to be tested.
     """
 
     define_model: Callable
     epochs: int
     published_accuracy: float
+    batch_size: int = 64
     augment: Callable | None = None
+    prepare: Callable | None = None
     callbacks: tuple = ()
+    at_test_time: Callable | None = None
 
 
 # Data
@@ -205,11 +211,12 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
             as finished. None discards the model.
     """
     epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.epochs)
+    batch_size = options.batch_size or experiment.batch_size
     files = RunFiles.of(options.out, name)
     settings = {
         "experiment": experiment_name,
         "epochs": epochs,
-        "batch_size": options.batch_size,
+        "batch_size": batch_size,
         "seed": options.seed,
         "mixed_precision": options.mixed_precision,
         "validation": options.validation,
@@ -265,7 +272,7 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
     # Mixed precision: weights and their updates in float32, layers compute in bfloat16.
     # Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
     keras.config.set_dtype_policy("mixed_bfloat16" if options.mixed_precision else "float32")
-    steps = -(-len(trainX) // options.batch_size)  # rounded up
+    steps = -(-len(trainX) // batch_size)  # rounded up
     if files.checkpoint.exists():
         model = keras.saving.load_model(files.checkpoint)
         epochs_done = int(model.optimizer.iterations) // steps
@@ -273,6 +280,8 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
         print(f"Resuming after epoch {epochs_done} of {epochs}")
     else:
         model = experiment.define_model()
+        if experiment.prepare:
+            experiment.prepare(model, trainX)
         epochs_done, history = 0, read_history(None)
     print(
         f"{name}: {model.count_params():,} parameters, {len(trainX):,} training images, "
@@ -282,7 +291,7 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
     fuse_batch_norm(model)
     progress = SaveProgress(epochs_done, history, files, evaluated_on, options.seed)
     batches = training_batches(
-        trainX, trainY, options.batch_size, options.seed, experiment.augment, epochs_done
+        trainX, trainY, batch_size, options.seed, experiment.augment, epochs_done
     )
     try:
         model.fit(
@@ -295,7 +304,8 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
             callbacks=[progress, TimeLeft(), *experiment.callbacks],
             verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line per epoch, no bar
         )
-        loss, accuracy = model.evaluate(evaluation_batches(testX, testY), verbose=0)
+        tested = experiment.at_test_time(model) if experiment.at_test_time else model
+        loss, accuracy = tested.evaluate(evaluation_batches(testX, testY), verbose=0)
     except KeyboardInterrupt:
         print(
             f"\nInterrupted. {progress.epochs_saved} of {epochs} epochs are saved in "

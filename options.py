@@ -37,8 +37,8 @@ def option_parser(epochs):
     add = parser.add_argument
     add("--epochs", type=whole_number(1), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
-    add("--batch-size", type=whole_number(1), default=64, metavar="N",
-        help="images per step (%(default)s)")  # fmt: skip
+    add("--batch-size", type=whole_number(1), metavar="N",
+        help="images per step (64; speedrun.py: 512)")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="same seed, same machine: same numbers (%(default)s)")  # fmt: skip
     add("--limit", type=whole_number(20), metavar="N",

@@ -1,3 +1,5 @@
+import csv
+import json
 import os
 import signal
 import subprocess
@@ -54,6 +56,16 @@ def interrupt_after_first_epoch(process, signal_number, checkpoint):
         time.sleep(0.01)
     process.send_signal(signal_number)
     return finish(process)
+
+
+def numbers(path):
+    """The rows of a NAME.csv without the seconds, which differ from run to run."""
+    with open(path, newline="") as file:
+        return [{**row, "seconds": None} for row in csv.DictReader(file)]
+
+
+def result(path):
+    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="session")

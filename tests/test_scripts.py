@@ -1,6 +1,5 @@
 """Runs the scripts as a user does, each in a process and a folder of its own, offline."""
 
-import csv
 import json
 import pickle
 import re
@@ -10,21 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, interrupt_after_first_epoch, run, start
-from finalize import EXPERIMENTS
+from conftest import ROOT, interrupt_after_first_epoch, numbers, result, run, start
 from test_harness import PROTOCOL, colours
 
 TINY = ("--sample", "--limit", 100)  # two steps an epoch
-
-
-def numbers(path):
-    """The rows of a NAME.csv without the seconds, which differ from run to run."""
-    with open(path, newline="") as file:
-        return [{**row, "seconds": None} for row in csv.DictReader(file)]
-
-
-def result(path):
-    return json.loads(path.read_text())
 
 
 def error_lines(process):
@@ -41,7 +29,7 @@ def assert_refused(process, *reasons):
         assert reason in process.errors
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", PROTOCOL)
 def test_experiment_leaves_curves_numbers_and_result(tmp_path, name):
     process = run(f"experiments/{name}.py", *TINY, "--epochs", 1, cwd=tmp_path)
     assert process.returncode == 0, process.errors
@@ -268,6 +256,14 @@ def test_evaluation_agrees_with_training(final_model):
     assert "tested on the sample of CIFAR-10" in process.output
 
 
+def test_speedrun_can_be_the_final_model(tmp_path):
+    arguments = ("--sample", "--epochs", 2, "--experiment", "speedrun")
+    trained = run("finalize.py", *arguments, cwd=tmp_path)
+    evaluated = run("evaluate.py", "--sample", cwd=tmp_path)
+    accuracies = [re.search(r"^> (\S+)", p.output, re.M)[1] for p in (trained, evaluated)]
+    assert accuracies[0] == accuracies[1]
+
+
 def test_prediction_of_the_sample_image(final_model):
     process = run("predict.py", cwd=final_model[0])
     assert process.returncode == 0, process.errors
@@ -304,7 +300,8 @@ def test_comparison_shows_table_and_picture(uninterrupted, tmp_path):
     assert process.returncode == 0, process.errors
     measured = result(uninterrupted[0] / "dropout_augmentation.json")["test_accuracy"]
     assert f"{measured:.2f} %" in process.output and "85.88 %" in process.output
-    assert (0x1F, 0x77, 0xB4) in colours(tmp_path / "runs" / "compare.png")
+    for picture in ("compare.png", "compare_time.png"):
+        assert (0x1F, 0x77, 0xB4) in colours(tmp_path / "runs" / picture)
 
 
 def test_comparison_of_nothing_is_explained(tmp_path):
