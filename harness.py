@@ -39,6 +39,11 @@ import matplotlib.pyplot as plt
 
 EVALUATION_BATCH_SIZE = 500  # the result does not depend on it, the speed does
 
+# TensorFlow tunes input pipelines while they run. Nothing is to be gained here, and one time in ten
+# the end of a tuned pipeline waits for the tuner, up to as long again as the pipeline has run.
+UNTUNED = tf.data.Options()
+UNTUNED.autotune.enabled = False
+
 
 class Experiment(NamedTuple):
     """What makes an experiment different from the others.
@@ -162,7 +167,8 @@ def training_batches(images, labels, batch_size, seed, augment=None, first_epoch
 
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
 
-    return tf.data.Dataset.counter(first_epoch).flat_map(batches_of_epoch).prefetch(2)
+    epochs = tf.data.Dataset.counter(first_epoch)
+    return epochs.flat_map(batches_of_epoch).prefetch(2).with_options(UNTUNED)
 
 
 def evaluation_batches(images, labels):
@@ -172,7 +178,8 @@ def evaluation_batches(images, labels):
         images: uint8 (n, 32, 32, 3) in 0..255. labels: float32 (n, 10).
     """
     numbers = tf.data.Dataset.range(len(images)).batch(EVALUATION_BATCH_SIZE)
-    return numbers.map(lambda numbers: take(images, labels, numbers)).prefetch(1)
+    batches = numbers.map(lambda numbers: take(images, labels, numbers))
+    return batches.prefetch(1).with_options(UNTUNED)
 
 
 def take(images, labels, numbers):
