@@ -114,10 +114,13 @@ def operations_per_image(model):
 
 
 def peak_memory(train, name, options):
-    everything = argparse.Namespace(**{**vars(options), "images": None})
-    worker = Worker(train, name, everything, MEMORY_STEPS)
+    worker = Worker(train, name, with_all_images(options), MEMORY_STEPS)
     worker.stop()
     return f"{worker.first_turn['memory'] / 1e9:.2f} GB"
+
+
+def with_all_images(options):
+    return argparse.Namespace(**{**vars(options), "images": None})
 
 
 # Taking turns
@@ -308,13 +311,13 @@ def measure_steadiness(options):
     """Print images per second of each window of a long training, and how they spread."""
     windows = Windows(options.steady * 60)
     experiment = experiment_of("baseline3")._replace(callbacks=(windows,))
-    run_with_the_harness("baseline3", experiment, argparse.Namespace(**vars(options), images=None))
-    speeds = windows.speeds
+    run_with_the_harness("baseline3", experiment, with_all_images(options))
+    speeds = sorted(windows.speeds)
     print(f"\nImages/s in {len(speeds)} windows of {WINDOW_SECONDS} s: {spread(speeds, 0)}")
-    tenths = sorted(speeds)[len(speeds) // 10], sorted(speeds)[-1 - len(speeds) // 10]
-    print(f"Eight of ten windows: {tenths[0]:.0f} to {tenths[1]:.0f}")
+    tenth = len(speeds) // 10
+    print(f"Eight windows of ten: {speeds[tenth]:.0f} to {speeds[-1 - tenth]:.0f}")
     slow = sum(speed < 0.6 * median(speeds) for speed in speeds)
-    print(f"Windows below 60 % of the median: {slow}")
+    print(f"Below 60 % of the median: {slow}")
 
 
 class Windows(keras.callbacks.Callback):

@@ -1,0 +1,52 @@
+import importlib
+import importlib.util
+import re
+
+import pytest
+
+from benchmark import Windows, operations_per_image
+from conftest import run
+from models.vgg import vgg
+
+
+def test_operations_are_those_counted_by_hand():
+    # Multiplications of one image in baseline1: 32 x 32 pixels, 9 neighbours, channels in and out.
+    first, second = 1024 * 9 * 3 * 32, 1024 * 9 * 32 * 32
+    dense = 16 * 16 * 32 * 128 + 128 * 10
+    expected = 2 * (2 * first + 3 * (second + dense)) / 1e9
+    assert operations_per_image(vgg(blocks=1)) == pytest.approx(expected)
+
+
+def test_benchmark_compares_both_ways(tmp_path):
+    arguments = ("--sample", "--rounds", 1, "--experiments", "augmentation")
+    process = run("benchmark.py", *arguments, cwd=tmp_path)
+    assert process.returncode == 0, process.errors
+    rows = re.findall(r"^\| `augmentation` \| (\w+) \| (.*) \|$", process.output, re.M)
+    assert [way for way, _ in rows] == ["plain", "ours"]
+    for _, columns in rows:
+        training, _, gflops, epoch, ratio, memory = columns.split(" | ")
+        assert float(training.replace(",", "")) > float(epoch.replace(",", "")) > 0
+        assert float(gflops) > 1
+        assert re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)", ratio)
+        assert re.fullmatch(r"\d\.\d\d GB", memory)
+    assert re.search(r"bfloat16, GFLOP/s: \d+", process.output)
+    assert list(tmp_path.iterdir()) == []  # a benchmark leaves nothing behind
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
+def test_missing_pytorch_is_explained(tmp_path):
+    process = run("benchmark.py", "--torch", "--sample", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "pip install torch" in process.errors
+
+
+def test_windows_count_images_per_second(monkeypatch):
+    clock = iter([0, 0, 2, 5, 9, 12])  # made, epoch begins, after each of four batches
+    monkeypatch.setattr("benchmark.time.perf_counter", lambda: next(clock))
+    windows = Windows(seconds=11)
+    windows.set_model(vgg(blocks=1))
+    windows.on_epoch_begin(0)
+    for batch in range(4):
+        windows.on_train_batch_end(batch)
+    assert windows.speeds == [2 * 64 / 5, 2 * 64 / 7]
+    assert windows.model.stop_training
