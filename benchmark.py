@@ -24,6 +24,7 @@ from dataset import find_cifar10
 from finalize import EXPERIMENTS
 from harness import load_dataset, prep_pixels, run_experiment
 from options import add_mixed_precision, data_parser, option_parser, readable_errors, whole_number
+from results import operations_per_image
 
 NINE = [name for name in EXPERIMENTS if name != "speedrun"]
 BATCH_SIZE = 64
@@ -81,7 +82,7 @@ def compare_ways(options):
             worker.stop()
         for way, train in ways.items():
             speed = median(turn["training"] for turn in turns[way])
-            columns = [f"{speed:,.0f}", ratio(turns, way, "training"), f"{speed * operations:.0f}"]
+            columns = [f"{speed:,.0f}", ratio(turns, way, "training"), f"{speed * operations / 1e9:.0f}"]
             if "epoch" in turns[way][0]:
                 columns.append(f"{median(turn['epoch'] for turn in turns[way]):,.0f}")
                 columns += [ratio(turns, way, "epoch"), peak_memory(train, name, options)]
@@ -98,19 +99,6 @@ def ratio(turns, way, what):
 
 def spread(values, digits):
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def operations_per_image(model):
-    """Return the GFLOP of a training step per image, of convolutions and dense layers alone.
-
-    A product of two matrices forward, two backward: the gradients of weights and of inputs.
-    The first layer needs no gradient of its inputs, which are the images.
-    """
-    weighted = [layer for layer in model.layers if hasattr(layer, "kernel")]
-    products = [
-        2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1]) for layer in weighted
-    ]
-    return (3 * sum(products) - products[0]) / 1e9
 
 
 def peak_memory(train, name, options):

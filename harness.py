@@ -26,6 +26,7 @@ from results import (
     find_earlier_run,
     hardware,
     make_way,
+    operations_per_image,
     read_history,
     remark_on_data,
     remove_partial_files,
@@ -322,6 +323,8 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
 
     result["test_accuracy"], result["test_loss"] = round(100 * accuracy, 4), round(loss, 6)
     result["parameters"] = model.count_params()
+    operations = operations_per_image(model) * len(trainX) * epochs
+    result["training_petaflop"] = round(operations / 1e15, 4)
     result["seconds"] = round(sum(history["seconds"]), 1)
     result["finished"] = datetime.now().isoformat(timespec="seconds")
     print(accuracy_line(result["test_accuracy"], result["remark"]))

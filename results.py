@@ -137,6 +137,22 @@ def write_history(path, history):
         writer.writerows(zip(*history.values(), strict=True))
 
 
+def operations_per_image(model):
+    """Return the floating-point operations of a training step per image.
+
+    Counts the multiplications and additions of convolutions and dense layers, which are nearly
+    all: one product of matrices forward, one backward for the gradient of the weights and one for
+    that of the inputs, where these are needed.
+    """
+    operations, trained_before = 0, False
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            product = 2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1])
+            operations += product * (1 + layer.trainable + trained_before)
+            trained_before |= layer.trainable
+    return float(operations)
+
+
 def software():
     return {
         "python": platform.python_version(),
