@@ -209,15 +209,17 @@ def train_plainly(connection, name, options, most_steps=None):
             ]
         )
         model.compile(network.optimizer, network.loss, metrics=["accuracy"])
-    model.fit(
-        trainX,
-        trainY,
-        batch_size=BATCH_SIZE,
-        epochs=ENDLESS,
-        validation_data=(testX, testY),
-        callbacks=[TakeTurns(connection, most_steps)],
-        verbose=2,
-    )
+    while True:
+        # A fit for each turn: TensorFlow's tuning of input pipelines, which a longer one would
+        # leave running, can make it wait for as long as the other ways' turns take.
+        model.fit(
+            trainX,
+            trainY,
+            batch_size=BATCH_SIZE,
+            validation_data=(testX, testY),
+            callbacks=[TakeTurns(connection, most_steps)],
+            verbose=2,
+        )
 
 
 def train_with_pytorch(connection, name, options, dtype="float32"):
