@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from dataset import find_cifar10
@@ -82,7 +81,8 @@ def compare_ways(options):
             worker.stop()
         for way, train in ways.items():
             speed = median(turn["training"] for turn in turns[way])
-            columns = [f"{speed:,.0f}", ratio(turns, way, "training"), f"{speed * operations / 1e9:.0f}"]
+            columns = [f"{speed:,.0f}", ratio(turns, way, "training")]
+            columns.append(f"{speed * operations / 1e9:.0f}")
             if "epoch" in turns[way][0]:
                 columns.append(f"{median(turn['epoch'] for turn in turns[way]):,.0f}")
                 columns += [ratio(turns, way, "epoch"), peak_memory(train, name, options)]
