@@ -6,18 +6,22 @@ epoch: a machine that slows down for a while slows all of them, and their ratio 
 """
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import multiprocessing
 import os
 import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
 import keras
 import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from dataset import find_cifar10
 from finalize import EXPERIMENTS
@@ -31,6 +35,7 @@ ENDLESS = 1_000_000  # epochs: a worker trains until it is stopped
 MEMORY_STEPS = 20  # a whole run needs no more memory than its first steps and its evaluation
 MATRIX_SIZE = 2048  # of the products that show what the processor can do at best
 WINDOW_SECONDS = 5  # of --steady
+PROFILED_STEPS = 14  # --sample has 16
 
 
 def main():
@@ -47,11 +52,15 @@ def main():
     add("--steady", type=whole_number(1), metavar="MINUTES",
         help="instead: train baseline3 on all images for so long, and tell how the speed varies "
         f"from one window of {WINDOW_SECONDS} seconds to the next")  # fmt: skip
+    add("--profile", action="store_true",
+        help="instead: tell which operations the time of a training step goes into")  # fmt: skip
     options = parser.parse_args()
     if options.torch and not importlib.util.find_spec("torch"):
         parser.error("argument --torch: PyTorch is not installed, `pip install torch` does that")
     if options.steady:
         measure_steadiness(options)
+    elif options.profile:
+        print_profiles(options)
     else:
         compare_ways(options)
 
@@ -120,8 +129,7 @@ class Worker:
     def __init__(self, train, *arguments):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        process_arguments = (train, theirs, *arguments)
-        self.process = context.Process(target=run_quietly, args=process_arguments, daemon=True)
+        self.process = context.Process(target=train, args=(theirs, *arguments), daemon=True)
         self.process.start()
         theirs.close()  # so that recv() fails, instead of waiting, when the process dies
         self.first_turn = self.take_turn()  # slower than the others: TensorFlow prepares itself
@@ -133,12 +141,6 @@ class Worker:
     def stop(self):
         self.process.kill()
         self.process.join()
-
-
-def run_quietly(train, *arguments):
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    train(*arguments)
 
 
 class TakeTurns(keras.callbacks.Callback):
@@ -183,7 +185,8 @@ def train_with_the_harness(connection, name, options, most_steps=None):
 
 
 def run_with_the_harness(name, experiment, options):
-    with tempfile.TemporaryDirectory() as folder:
+    """Run an experiment for an unlimited number of epochs, and throw its output away."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         arguments = ["--epochs", str(ENDLESS), "--out", folder]
         settings = option_parser(ENDLESS).parse_args(arguments)
         settings.data, settings.sample = options.data, options.sample
@@ -218,7 +221,7 @@ def train_plainly(connection, name, options, most_steps=None):
             batch_size=BATCH_SIZE,
             validation_data=(testX, testY),
             callbacks=[TakeTurns(connection, most_steps)],
-            verbose=2,
+            verbose=0,
         )
 
 
@@ -325,10 +328,59 @@ class Windows(keras.callbacks.Callback):
         now = time.perf_counter()
         if now - self.start >= WINDOW_SECONDS:
             self.speeds.append(self.images / (now - self.start))
-            print(f"{self.speeds[-1]:,.0f}", flush=True)
+            print(f"{self.speeds[-1]:,.0f}", file=sys.__stdout__, flush=True)
             self.start, self.images = now, 0
         if now >= self.end:
             self.model.stop_training = True
+
+
+# Where does the time of a step go?
+
+
+def print_profiles(options):
+    """Print the operations that the time of a training step of each experiment goes into."""
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # one operation after the other
+    print("| experiment | operation | ms per step | share |\n|---|---|---:|---:|")
+    for name in options.experiments:
+        profile = Profile()
+        experiment = experiment_of(name)._replace(callbacks=(profile,))
+        run_with_the_harness(name, experiment, options)
+        rows = [(op, ms) for op, ms in profile.operations.most_common() if ms > profile.step / 100]
+        rows.append(("everything else", profile.step - sum(ms for _, ms in rows)))
+        rows.append(("whole step", profile.step))
+        for operation, milliseconds in rows:
+            share = milliseconds / profile.step
+            print(f"| `{name}` | {operation} | {milliseconds:.1f} | {share:.0%} |", flush=True)
+
+
+class Profile(keras.callbacks.Callback):
+    """Measures the milliseconds of a training step, and of each operation in it.
+
+    Of the first epoch's steps but the first, which prepares them.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 0:
+            self.folder = tempfile.TemporaryDirectory()
+            tf.profiler.experimental.start(self.folder.name)
+            self.start = time.perf_counter()
+        elif batch == PROFILED_STEPS:
+            self.step = 1000 * (time.perf_counter() - self.start) / PROFILED_STEPS
+            tf.profiler.experimental.stop()
+            self.operations = self.read_profile()
+            self.folder.cleanup()
+            self.model.stop_training = True
+
+    def read_profile(self):
+        (path,) = Path(self.folder.name).rglob("*.xplane.pb")
+        operations = Counter()
+        for plane in xplane_pb2.XSpace.FromString(path.read_bytes()).planes:
+            for event in (event for line in plane.lines for event in line.events):
+                # TensorFlow calls it "a/layer/Conv2D:_MklNativeConv2D" if oneDNN computes it.
+                name = plane.event_metadata[event.metadata_id].name
+                if operation := re.search(r"\w:(?:_Mkl(?:Native)?)?(\w+)$", name):
+                    operations[operation[1]] += event.duration_ps / 1e9 / PROFILED_STEPS
+        return operations
 
 
 if __name__ == "__main__":

@@ -42,6 +42,20 @@ def test_benchmark_compares_both_ways(tmp_path):
     assert list(tmp_path.iterdir()) == []  # a benchmark leaves nothing behind
 
 
+def test_profile_tells_the_operations_of_a_step(tmp_path):
+    process = run(
+        "benchmark.py", "--profile", "--sample", "--experiments", "baseline1", cwd=tmp_path
+    )
+    assert process.returncode == 0, process.errors
+    rows = re.findall(r"^\| `baseline1` \| (.*) \| (\d+\.\d) \| (\d+)% \|$", process.output, re.M)
+    shares = {operation: int(percent) for operation, _, percent in rows}
+    backward = (percent for name, percent in shares.items() if "BackpropFilter" in name)
+    assert sum(backward) > 10  # these are most of the work
+    assert shares["everything else"] < 50
+    assert shares["whole step"] == 100
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
 def test_missing_pytorch_is_explained(tmp_path):
     process = run("benchmark.py", "--torch", "--sample", cwd=tmp_path)
