@@ -197,7 +197,8 @@ def run_with_the_harness(name, experiment, options):
 
 def train_plainly(connection, name, options, most_steps=None):
     """Train as one would without the harness."""
-    cifar10 = find_cifar10(options.data, options.sample)
+    with contextlib.redirect_stdout(io.StringIO()):
+        cifar10 = find_cifar10(options.data, options.sample)
     trainX, trainY, testX, testY = load_dataset(cifar10, None if options.sample else options.images)
     trainX, testX = prep_pixels(trainX, testX)
     experiment = experiment_of(name)

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from dataset import DatasetError, balanced_indices, find_cifar10, replace_when_complete
 from models.batch_norm import fuse_batch_norm
+from models.dropout import save_random_bits
 from options import SAMPLE_EPOCHS, UsageError, option_parser, parse_options, readable_errors
 from results import (
     RunFiles,
@@ -297,6 +298,7 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
         flush=True,
     )
     fuse_batch_norm(model)
+    save_random_bits(model)
     progress = SaveProgress(epochs_done, history, files, evaluated_on, options.seed)
     batches = training_batches(
         trainX, trainY, batch_size, options.seed, experiment.augment, epochs_done

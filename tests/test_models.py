@@ -8,6 +8,7 @@ from harness import prep_pixels, training_batches
 from models.augmentation import flip_and_shift
 from models.augmentation import sample as read_at
 from models.batch_norm import fuse_batch_norm
+from models.dropout import save_random_bits
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +164,45 @@ def test_model_with_fused_batch_norm_loads_as_a_stock_model(tmp_path, photos, sa
     np.testing.assert_allclose(
         loaded.predict(photos, verbose=0), model.predict(photos, verbose=0), atol=1e-4
     )
+
+
+# Dropout
+
+
+@pytest.fixture
+def dropout():
+    inputs = keras.Input((50, 41))
+    model = keras.Model(inputs, layers.Dropout(0.3, seed=0)(inputs))
+    save_random_bits(model)
+    return model
+
+
+def test_dropout_drops_its_rate_of_the_values_and_keeps_their_sum(dropout):
+    seen = dropout(np.ones((200, 50, 41), "float32"), training=True).numpy()
+    assert abs((seen == 0).mean() - 0.3) < 0.003
+    assert abs(seen.mean() - 1) < 0.005
+    assert len(np.unique(seen)) == 2
+    # No place in an image, and no image, is dropped more often than another.
+    for axis, values in ((0, 200), ((1, 2), 50 * 41)):
+        spread = (seen == 0).mean(axis=axis).std()
+        assert spread == pytest.approx((0.3 * 0.7 / values) ** 0.5, rel=0.1)
+
+
+def test_dropout_drops_anew_in_each_step(dropout):
+    images = np.ones((2, 50, 41), "float32")
+    first, second = (dropout(images, training=True).numpy() == 0 for _ in range(2))
+    assert abs((first & second).mean() - 0.3**2) < 0.03
+    assert abs((first[0] & first[1]).mean() - 0.3**2) < 0.03
+
+
+def test_dropout_passes_the_gradient_of_what_it_keeps(dropout):
+    images = tf.ones((2, 50, 41))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        seen = dropout(images, training=True)
+    np.testing.assert_allclose(tape.gradient(seen, images), seen)
+
+
+def test_dropout_does_nothing_outside_of_training(dropout):
+    images = np.random.default_rng(0).random((2, 50, 41), "float32")
+    np.testing.assert_array_equal(dropout(images), images)
