@@ -19,7 +19,8 @@ from harness import Experiment, run_experiment
 from models.augmentation import sample
 from options import option_parser, parse_options, readable_errors
 
-# Chosen on held-out training images, for two processor cores.
+# Widths chosen on held-out training images; as many epochs as two processor cores train in a tenth
+# less than 5 and 30 minutes.
 TARGETS = {
     "88.62": {"widths": (32, 128, 256), "epochs": 4},
     "94": {"widths": (64, 256, 256), "epochs": 13},
