@@ -70,12 +70,11 @@ def compare_ways(options):
     ways = {"plain": train_plainly, "ours": train_with_the_harness}
     if options.torch:
         ways |= {"PyTorch": train_with_pytorch, "PyTorch, bfloat16": train_with_pytorch_bfloat16}
-    print(
-        f"Median of {options.rounds} turns (least to most); ratios are to the plain way.\n\n"
-        "| experiment | way | training, images/s | ratio | GFLOP/s | whole epoch, images/s | ratio "
-        "| peak memory |\n|---|---|---:|---:|---:|---:|---:|---:|",
-        flush=True,
-    )
+    heads = ["experiment", "way", "training, images/s", "to plain"]
+    heads += ["to PyTorch"] if options.torch else []
+    heads += ["GFLOP/s", "whole epoch, images/s", "to plain", "peak memory"]
+    print(f"Median of {options.rounds} turns, and of their ratios (least to most).\n")
+    print(f"| {' | '.join(heads)} |\n|---|---|{'---:|' * (len(heads) - 2)}", flush=True)
     ceiling = Worker(multiply_matrices)
     ceilings = []
     for name in options.experiments:
@@ -90,20 +89,23 @@ def compare_ways(options):
             worker.stop()
         for way, train in ways.items():
             speed = median(turn["training"] for turn in turns[way])
-            columns = [f"{speed:,.0f}", ratio(turns, way, "training")]
+            columns = [f"`{name}`", way, f"{speed:,.0f}", ratio(turns, way, "plain", "training")]
+            columns += [ratio(turns, way, "PyTorch", "training")] if options.torch else []
             columns.append(f"{speed * operations / 1e9:.0f}")
             if "epoch" in turns[way][0]:
                 columns.append(f"{median(turn['epoch'] for turn in turns[way]):,.0f}")
-                columns += [ratio(turns, way, "epoch"), peak_memory(train, name, options)]
-            print(f"| `{name}` | {way} | {' | '.join(columns)} |", flush=True)
+                columns.append(ratio(turns, way, "plain", "epoch"))
+                columns.append(peak_memory(train, name, options))
+            columns += [""] * (len(heads) - len(columns))  # PyTorch only trains
+            print(f"| {' | '.join(columns)} |", flush=True)
     ceiling.stop()
     for dtype in ceilings[0]:
         print(f"\nProducts of matrices, {dtype}: {spread([turn[dtype] for turn in ceilings], 0)}")
 
 
-def ratio(turns, way, what):
-    pairs = zip(turns[way], turns["plain"], strict=True)
-    return spread([turn[what] / plain[what] for turn, plain in pairs], 2)
+def ratio(turns, way, other, what):
+    pairs = zip(turns[way], turns[other], strict=True)
+    return spread([ours[what] / theirs[what] for ours, theirs in pairs], 2)
 
 
 def spread(values, digits):

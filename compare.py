@@ -1,10 +1,17 @@
-"""Compare runs: a table of their accuracies, and pictures of all their learning curves."""
+"""Compare runs: a table of their accuracies, and pictures of all their learning curves.
+
+Runs that differ in nothing but the seed are taken together: the table has their mean and standard
+deviation, the pictures draw them in one colour.
+"""
 
 import argparse
+import os
 from pathlib import Path
+from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from dataset import replace_when_complete
 from options import UsageError, readable_errors, writable_folder
@@ -12,27 +19,43 @@ from results import read_history, read_result
 
 
 def read_runs(folders):
-    """Return `(label, result, history)` of each run in the folders, worst published one first.
+    """Return the runs in the folders as `[(label, [(result, history), ...]), ...]`.
+
+    Runs that differ in nothing but the seed share a label. Those of the worst published accuracy
+    come first.
 
     Raises:
         UsageError: if a folder is missing, or none of them holds a run.
     """
-    runs = []
+    alike = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
         for path in sorted(folder.glob("*.json")):
-            label = path.stem if len(folders) == 1 else f"{folder.name}/{path.stem}"
             try:
-                runs.append((label, read_result(path), read_history(path.with_suffix(".csv"))))
+                run = path, read_result(path), read_history(path.with_suffix(".csv"))
             except UsageError as error:
                 print(f"Left out: {error}")
-    if not runs:
+                continue
+            settings = {**run[1]["settings"], "seed": None}
+            alike.setdefault((path.stem, str(settings), remark(run[1])), []).append(run)
+    if not alike:
         raise UsageError(
             f"no runs in {', '.join(map(str, folders))}: "
             "`python experiments/baseline1.py --sample --epochs 10` makes one"
         )
-    return sorted(runs, key=lambda run: run[1]["published_accuracy"])
+    labels = []
+    for runs in alike.values():
+        seeds = {result["settings"]["seed"] for _, result, _ in runs}
+        for together in [runs] if len(seeds) == len(runs) else [[run] for run in runs]:
+            label = together[0][0].stem
+            if len(folders) > 1:
+                parents = [path.parent.resolve() for path, _, _ in together]
+                label = f"{Path(os.path.commonpath(parents)).name}/{label}"
+            if len(together) > 1:
+                label += f" ({len(together)} seeds)"
+            labels.append((label, [(result, history) for _, result, history in together]))
+    return sorted(labels, key=lambda label: label[1][0][0]["published_accuracy"])
 
 
 def remark(result):
@@ -43,28 +66,38 @@ def remark(result):
     return "; ".join(remarks)
 
 
-def print_table(runs):
-    width = max(len(label) for label, _, _ in runs)
-    print(f"{'':{width}}  published  measured     epochs      time")
-    for label, result, history in runs:
-        measured = f"{result['test_accuracy']:.2f} %" if result["finished"] else "-"
+def print_table(labels):
+    width = max(len(label) for label, _ in labels)
+    print(f"{'':{width}}  published  measured  +-       epochs      time   PFLOP")
+    for label, runs in labels:
+        result, history = runs[0]
+        accuracies = [result["test_accuracy"] for result, _ in runs if result["finished"]]
+        measured = f"{mean(accuracies):.2f} %" if accuracies else "-"
+        deviation = f"{stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         planned, done = result["settings"]["epochs"], len(history["epoch"])
         epochs = f"{done}" if done == planned else f"{done} of {planned}"
-        minutes, seconds = divmod(round(sum(history.get("seconds", []))), 60)
+        time = mean(sum(history.get("seconds", [])) for _, history in runs)
+        minutes, seconds = divmod(round(time), 60)
+        petaflop = result.get("training_petaflop", "-")
         print(
             f"{label:{width}}  {result['published_accuracy']:7.2f} %  {measured:>8}  "
-            f"{epochs:>9}  {minutes:4}:{seconds:02}  {remark(result)}".rstrip()
+            f"{deviation:4}  {epochs:>9}  {minutes:4}:{seconds:02}  {petaflop:>6}  "
+            f"{remark(result)}".rstrip()
         )
-    print("Accuracy on the test images at the end of the run; time in minutes:seconds of training.")
+    print(
+        "Accuracy on the test images at the end of the run, the mean of several seeds +- their\n"
+        "standard deviation; time in minutes:seconds, evaluations after each epoch included;\n"
+        "PFLOP: the 10^15 multiplications and additions of convolutions and dense layers."
+    )
 
 
-def draw_curves(runs, path):
+def draw_curves(labels, path):
     """Draw the loss and accuracy on the test (or validation) images of all runs over each other."""
     figure, (loss, accuracy) = plt.subplots(
         2, 1, figsize=(10, 10), sharex=True, layout="constrained"
     )
     figure.suptitle("Learning curves on the test images (dashed: validation images)")
-    for split, history, style in curves(runs):
+    for _, split, history, style in curves(labels):
         loss.plot(history["epoch"], history.get(f"{split}_loss", []), **style)
         accuracy.plot(history["epoch"], history.get(f"{split}_accuracy", []), **style)
     loss.set_ylabel("cross-entropy loss")
@@ -74,33 +107,36 @@ def draw_curves(runs, path):
     finish(figure, accuracy, path)
 
 
-def draw_time(runs, path):
+def draw_time(labels, path):
     """Draw the accuracy of all runs against the time that it took to get there."""
     figure, accuracy = plt.subplots(figsize=(10, 7), layout="constrained")
     figure.suptitle("Accuracy on the test images (dashed: validation images) against time")
-    for (_, result, _), (split, history, style) in zip(runs, curves(runs), strict=True):
+    for result, split, history, style in curves(labels):
         minutes = np.cumsum(history.get("seconds", [])) / 60
         accuracy.plot(minutes, history.get(f"{split}_accuracy", []), **style)
         if result["finished"]:
             accuracy.plot(minutes[-1], result["test_accuracy"], "*", color=style["color"])
     accuracy.set_xscale("log")
+    accuracy.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     accuracy.xaxis.set_major_formatter("{x:g}")
     accuracy.set_xlabel("training time, evaluations included (minutes); star: result of the run")
     finish(figure, accuracy, path)
 
 
-def curves(runs):
-    """Yield `(split, history, style)` of each run, the same colour in all pictures."""
+def curves(labels):
+    """Yield `(result, split, history, style)` of each run, the same colour in all pictures."""
     colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors
-    for number, (label, result, history) in enumerate(runs):
-        split = "validation" if result["settings"]["validation"] == "holdout" else "test"
-        style = {
-            "label": f"{label} ({remark(result)})" if remark(result) else label,
-            "color": colours[number % len(colours)],
-            "linestyle": "--" if split == "validation" else "-",
-            "marker": "o" if len(history["epoch"]) == 1 else None,
-        }
-        yield split, history, style
+    for number, (label, runs) in enumerate(labels):
+        for repetition, (result, history) in enumerate(runs):
+            split = "validation" if result["settings"]["validation"] == "holdout" else "test"
+            shown = f"{label} ({remark(result)})" if remark(result) else label
+            style = {
+                "label": "_" if repetition else shown,  # one line in the legend for all seeds
+                "color": colours[number % len(colours)],
+                "linestyle": "--" if split == "validation" else "-",
+                "marker": "o" if len(history["epoch"]) == 1 else None,
+            }
+            yield result, split, history, style
 
 
 def finish(figure, accuracy, path):
@@ -122,11 +158,11 @@ def main():
         help="folder for the picture (%(default)s)")  # fmt: skip
     options = parser.parse_args()
 
-    runs = read_runs(options.folders)
+    labels = read_runs(options.folders)
     writable_folder(parser, "--out", options.out)
-    print_table(runs)
-    draw_curves(runs, Path(options.out) / "compare.png")
-    draw_time(runs, Path(options.out) / "compare_time.png")
+    print_table(labels)
+    draw_curves(labels, Path(options.out) / "compare.png")
+    draw_time(labels, Path(options.out) / "compare_time.png")
 
 
 if __name__ == "__main__":

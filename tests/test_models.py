@@ -206,3 +206,14 @@ def test_dropout_passes_the_gradient_of_what_it_keeps(dropout):
 def test_dropout_does_nothing_outside_of_training(dropout):
     images = np.random.default_rng(0).random((2, 50, 41), "float32")
     np.testing.assert_array_equal(dropout(images), images)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rate": 0.0}, {"rate": 0.999}, {"rate": 0.5, "noise_shape": (None, 1, 41)}]
+)
+def test_dropout_that_bytes_cannot_do_is_left_to_keras(options):
+    layer = layers.Dropout(seed=0, **options)
+    model = keras.Sequential([keras.Input((50, 41)), layer])
+    save_random_bits(model)
+    assert "call" not in vars(layer)
+    assert np.isfinite(model(np.ones((2, 50, 41), "float32"), training=True)).all()

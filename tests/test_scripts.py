@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -302,6 +303,22 @@ def test_comparison_shows_table_and_picture(uninterrupted, tmp_path):
     assert f"{measured:.2f} %" in process.output and "85.88 %" in process.output
     for picture in ("compare.png", "compare_time.png"):
         assert (0x1F, 0x77, 0xB4) in colours(tmp_path / "runs" / picture)
+
+
+def test_comparison_takes_runs_together_that_differ_only_in_the_seed(uninterrupted, tmp_path):
+    source = uninterrupted[0] / "dropout_augmentation"
+    for folder, seed, accuracy in (("a", 0, 10), ("b", 1, 12), ("c", 2, 17), ("d", 2, 18)):
+        changed = result(source.with_suffix(".json"))
+        changed["settings"]["seed"], changed["test_accuracy"] = seed, accuracy
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run.json").write_text(json.dumps(changed))
+        shutil.copy(source.with_suffix(".csv"), tmp_path / folder / "run.csv")
+    output = run("compare.py", "a", "b", "c", cwd=tmp_path).output
+    (row,) = [line for line in output.splitlines() if "85.88 %" in line]
+    assert "run (3 seeds)" in row and "13.00 %  3.61" in row
+    output = run("compare.py", "b", "c", "d", cwd=tmp_path).output  # c and d have the same seed
+    rows = [line.split()[0] for line in output.splitlines() if "85.88 %" in line]
+    assert rows == ["b/run", "c/run", "d/run"]
 
 
 def test_comparison_of_nothing_is_explained(tmp_path):
