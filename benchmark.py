@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +24,7 @@ import keras
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+import harness
 from dataset import find_cifar10
 from finalize import EXPERIMENTS
 from harness import load_dataset, prep_pixels, run_experiment
@@ -31,6 +33,10 @@ from results import operations_per_image
 
 NINE = [name for name in EXPERIMENTS if name != "speedrun"]
 BATCH_SIZE = 64
+IDEAS = (
+    "bfloat16", "fused-batch-norm", "random-bytes", "matrix-augmentation",
+    "large-evaluation-batches", "untuned-pipelines",
+)  # fmt: skip
 ENDLESS = 1_000_000  # epochs: a worker trains until it is stopped
 MEMORY_STEPS = 20  # a whole run needs no more memory than its first steps and its evaluation
 MATRIX_SIZE = 2048  # of the products that show what the processor can do at best
@@ -49,6 +55,9 @@ def main():
     add("--rounds", type=whole_number(1), default=5, metavar="N",
         help="epochs that each way trains (%(default)s)")  # fmt: skip
     add("--torch", action="store_true", help="measure PyTorch too, if it is installed")
+    add("--without", nargs="*", choices=IDEAS, metavar="IDEA",
+        help=f"measure our way also with an idea left out: {', '.join(IDEAS)} (all of them in turn)"
+    )  # fmt: skip
     add("--steady", type=whole_number(1), metavar="MINUTES",
         help="instead: train baseline3 on all images for so long, and tell how the speed varies "
         f"from one window of {WINDOW_SECONDS} seconds to the next")  # fmt: skip
@@ -68,6 +77,9 @@ def main():
 def compare_ways(options):
     """Print a row for each experiment and way: speeds, their ratios to the plain way's, memory."""
     ways = {"plain": train_plainly, "ours": train_with_the_harness}
+    if options.without is not None:
+        for idea in options.without or IDEAS:
+            ways[f"without {idea}"] = partial(train_with_the_harness, without=idea)
     if options.torch:
         ways |= {"PyTorch": train_with_pytorch, "PyTorch, bfloat16": train_with_pytorch_bfloat16}
     heads = ["experiment", "way", "training, images/s", "to plain"]
@@ -180,10 +192,42 @@ def experiment_of(name):
     return importlib.import_module(f"experiments.{name}").EXPERIMENT
 
 
-def train_with_the_harness(connection, name, options, most_steps=None):
-    """Train as `python experiments/NAME.py` does."""
+def train_with_the_harness(connection, name, options, most_steps=None, without=None):
+    """Train as `python experiments/NAME.py` does, or with one of the `IDEAS` left out."""
     experiment = experiment_of(name)._replace(callbacks=(TakeTurns(connection, most_steps),))
+    match without:
+        case "bfloat16":
+            options.mixed_precision = False
+        case "fused-batch-norm":
+            harness.fuse_batch_norm = leave_as_it_is
+        case "random-bytes":
+            harness.save_random_bits = leave_as_it_is
+        case "matrix-augmentation" if experiment.augment:
+            define_model = partial(augment_with_layers, experiment.define_model)
+            experiment = experiment._replace(augment=None, define_model=define_model)
+        case "large-evaluation-batches":
+            harness.EVALUATION_BATCH_SIZE = BATCH_SIZE
+        case "untuned-pipelines":
+            harness.UNTUNED = tf.data.Options()
     run_with_the_harness(name, experiment, options)
+
+
+def leave_as_it_is(model):
+    """Stand in for a function that changes a model."""
+
+
+def augment_with_layers(define_model):
+    """Return the network with Keras's augmentation before it, flat and compiled."""
+    network = define_model()
+    layers = [
+        keras.Input((32, 32, 3)),
+        keras.layers.RandomFlip("horizontal"),
+        keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"),
+        *network.layers[1:],
+    ]
+    model = keras.Sequential(layers)
+    model.compile(network.optimizer, network.loss, metrics=["accuracy"])
+    return model
 
 
 def run_with_the_harness(name, experiment, options):
@@ -204,17 +248,8 @@ def train_plainly(connection, name, options, most_steps=None):
     trainX, trainY, testX, testY = load_dataset(cifar10, None if options.sample else options.images)
     trainX, testX = prep_pixels(trainX, testX)
     experiment = experiment_of(name)
-    model = network = experiment.define_model()
-    if experiment.augment:
-        model = keras.Sequential(
-            [
-                keras.Input((32, 32, 3)),
-                keras.layers.RandomFlip("horizontal"),
-                keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"),
-                network,
-            ]
-        )
-        model.compile(network.optimizer, network.loss, metrics=["accuracy"])
+    define_model = experiment.define_model
+    model = augment_with_layers(define_model) if experiment.augment else define_model()
     while True:
         # A fit for each turn: TensorFlow's tuning of input pipelines, which a longer one would
         # leave running, can make it wait for as long as the other ways' turns take.

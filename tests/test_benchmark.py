@@ -1,10 +1,14 @@
 import importlib
 import importlib.util
 import re
+from argparse import Namespace
 
 import pytest
+from keras import layers
 
-from benchmark import Windows
+import benchmark
+import harness
+from benchmark import IDEAS, Windows, train_with_the_harness
 from conftest import run
 from models.vgg import vgg
 from results import operations_per_image
@@ -27,11 +31,19 @@ def test_operations_of_fixed_layers_are_forward_only():
 
 
 def test_benchmark_compares_both_ways(tmp_path):
-    arguments = ("--sample", "--rounds", 1, "--experiments", "augmentation")
-    process = run("benchmark.py", *arguments, cwd=tmp_path)
+    arguments = (
+        "--sample",
+        "--rounds",
+        1,
+        "--experiments",
+        "augmentation",
+        "--without",
+        "bfloat16",
+    )
+    process = run("benchmark.py", *arguments, "bfloat16", cwd=tmp_path)
     assert process.returncode == 0, process.errors
-    rows = re.findall(r"^\| `augmentation` \| (\w+) \| (.*) \|$", process.output, re.M)
-    assert [way for way, _ in rows] == ["plain", "ours"]
+    rows = re.findall(r"^\| `augmentation` \| ([\w ]+) \| (.*) \|$", process.output, re.M)
+    assert [way for way, _ in rows] == ["plain", "ours", "without bfloat16"]
     for _, columns in rows:
         training, _, gflops, epoch, ratio, memory = columns.split(" | ")
         assert float(training.replace(",", "")) > float(epoch.replace(",", "")) > 0
@@ -40,6 +52,36 @@ def test_benchmark_compares_both_ways(tmp_path):
         assert re.fullmatch(r"\d\.\d\d GB", memory)
     assert re.search(r"bfloat16, GFLOP/s: \d+", process.output)
     assert list(tmp_path.iterdir()) == []  # a benchmark leaves nothing behind
+
+
+@pytest.mark.parametrize("idea", IDEAS)
+def test_every_idea_can_be_left_out(monkeypatch, idea):
+    for name in ("fuse_batch_norm", "save_random_bits", "EVALUATION_BATCH_SIZE", "UNTUNED"):
+        monkeypatch.setattr(harness, name, getattr(harness, name))  # as it was, after the test
+
+    def recipe(without):
+        def remember(name, experiment, options):
+            model = experiment.define_model()
+            harness.fuse_batch_norm(model)
+            harness.save_random_bits(model)
+            seen.extend(
+                "call" in vars(layer)
+                for kind in (layers.BatchNormalization, layers.Dropout)
+                for layer in model.layers
+                if isinstance(layer, kind)
+            )
+            seen.extend([
+                options.mixed_precision, experiment.augment is None, len(model.layers),
+                harness.EVALUATION_BATCH_SIZE, harness.UNTUNED.autotune.enabled,
+            ])  # fmt: skip
+
+        seen = []
+        monkeypatch.setattr(benchmark, "run_with_the_harness", remember)
+        options = Namespace(mixed_precision=True)
+        train_with_the_harness(None, "dropout_augmentation_batchnorm", options, without=without)
+        return seen
+
+    assert recipe(None) != recipe(idea)
 
 
 def test_profile_tells_the_operations_of_a_step(tmp_path):
