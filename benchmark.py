@@ -82,8 +82,8 @@ def compare_ways(options):
             ways[f"without {idea}"] = partial(train_with_the_harness, without=idea)
     if options.torch:
         ways |= {"PyTorch": train_with_pytorch, "PyTorch, bfloat16": train_with_pytorch_bfloat16}
-    heads = ["experiment", "way", "training, images/s", "to plain"]
-    heads += ["to PyTorch"] if options.torch else []
+    references = [way for way in ("plain", "ours", "PyTorch") if way in ways]
+    heads = ["experiment", "way", "training, images/s", *(f"to {way}" for way in references)]
     heads += ["GFLOP/s", "whole epoch, images/s", "to plain", "peak memory"]
     print(f"Median of {options.rounds} turns, and of their ratios (least to most).\n")
     print(f"| {' | '.join(heads)} |\n|---|---|{'---:|' * (len(heads) - 2)}", flush=True)
@@ -101,8 +101,8 @@ def compare_ways(options):
             worker.stop()
         for way, train in ways.items():
             speed = median(turn["training"] for turn in turns[way])
-            columns = [f"`{name}`", way, f"{speed:,.0f}", ratio(turns, way, "plain", "training")]
-            columns += [ratio(turns, way, "PyTorch", "training")] if options.torch else []
+            columns = [f"`{name}`", way, f"{speed:,.0f}"]
+            columns += [ratio(turns, way, reference, "training") for reference in references]
             columns.append(f"{speed * operations / 1e9:.0f}")
             if "epoch" in turns[way][0]:
                 columns.append(f"{median(turn['epoch'] for turn in turns[way]):,.0f}")

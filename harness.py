@@ -294,7 +294,8 @@ def run_experiment(name, experiment_name, experiment, options, save_model=None):
         epochs_done, history = 0, read_history(None)
     print(
         f"{name}: {model.count_params():,} parameters, {len(trainX):,} training images, "
-        f"{epochs} epochs of {steps} steps, computed in {model.layers[1].compute_dtype}",
+        f"{epochs} epochs of {steps} steps, "
+        f"computed in {keras.config.dtype_policy().compute_dtype}",
         flush=True,
     )
     fuse_batch_norm(model)

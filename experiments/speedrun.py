@@ -38,9 +38,13 @@ WEIGHT_DECAY = 0.0089  # times the learning rate, per step
 def define_model(widths, without=None):
     """Build and compile the network: fixed whitening filters, then three blocks of two layers."""
     inputs = keras.Input((32, 32, 3))
-    # Mean and variance of the training images, for each colour.
-    x = layers.Normalization(mean=(0.491, 0.482, 0.447), variance=(0.061, 0.059, 0.068))(inputs)
-    x = layers.Conv2D(24, 2, use_bias=False, name="whitening")(x)
+    # Whitening amplifies small differences between pixels, which bfloat16 would round away.
+    x = layers.Normalization(
+        mean=(0.491, 0.482, 0.447),  # of the training images, for each colour
+        variance=(0.061, 0.059, 0.068),
+        dtype="float32",
+    )(inputs)
+    x = layers.Conv2D(24, 2, use_bias=False, name="whitening", dtype="float32")(x)
     x = layers.Activation("gelu")(x)
     for width in widths:
         x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)

@@ -45,7 +45,7 @@ def test_benchmark_compares_both_ways(tmp_path):
     rows = re.findall(r"^\| `augmentation` \| ([\w ]+) \| (.*) \|$", process.output, re.M)
     assert [way for way, _ in rows] == ["plain", "ours", "without bfloat16"]
     for _, columns in rows:
-        training, _, gflops, epoch, ratio, memory = columns.split(" | ")
+        training, _, _, gflops, epoch, ratio, memory = columns.split(" | ")
         assert float(training.replace(",", "")) > float(epoch.replace(",", "")) > 0
         assert float(gflops) > 1
         assert re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)", ratio)

@@ -46,6 +46,18 @@ def test_whitened_outputs_are_uncorrelated_and_of_equal_variance(model, sample, 
     assert np.diag(covariance).max() < 1.01 and np.median(np.diag(covariance)) > 0.9
 
 
+def test_whitening_keeps_its_precision_when_the_rest_is_in_bfloat16(sample, photos):
+    outputs = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        model = define_model(WIDTHS)
+        whiten(model, sample.x_train)
+        assert model.layers[4].compute_dtype == ("bfloat16" if "16" in policy else "float32")
+        whitened = keras.Model(model.input, model.get_layer("whitening").output)
+        outputs.append(whitened.predict(photos, verbose=0).astype("float32"))
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-3)
+
+
 def test_whitening_does_not_learn(model, sample):
     whiten(model, sample.x_train)
     before = model.get_layer("whitening").kernel.numpy()
