@@ -75,7 +75,7 @@ def main():
 
 
 def compare_ways(options):
-    """Print a row for each experiment and way: speeds, their ratios to the plain way's, memory."""
+    """Print a row for each experiment and way: speeds, their ratios to other ways', memory."""
     ways = {"plain": train_plainly, "ours": train_with_the_harness}
     if options.without is not None:
         for idea in options.without or IDEAS:
