@@ -31,15 +31,7 @@ def test_operations_of_fixed_layers_are_forward_only():
 
 
 def test_benchmark_compares_both_ways(tmp_path):
-    arguments = (
-        "--sample",
-        "--rounds",
-        1,
-        "--experiments",
-        "augmentation",
-        "--without",
-        "bfloat16",
-    )
+    arguments = ("--sample", "--rounds", 1, "--experiments", "augmentation", "--without")
     process = run("benchmark.py", *arguments, "bfloat16", cwd=tmp_path)
     assert process.returncode == 0, process.errors
     rows = re.findall(r"^\| `augmentation` \| ([\w ]+) \| (.*) \|$", process.output, re.M)
