@@ -50,8 +50,10 @@ def main():
     add = parser.add_argument
     add("--experiments", nargs="+", metavar="NAME", choices=NINE, default=NINE,
         help="which of the experiments to measure (all)")  # fmt: skip
-    add("--images", type=whole_number(BATCH_SIZE, 50_000), default=5_000, metavar="N",
-        help="train on N images per epoch, evaluate on N/5 (%(default)s)")  # fmt: skip
+    least = (PROFILED_STEPS + 1) * BATCH_SIZE
+    add("--images", type=whole_number(least, 50_000), default=5_000, metavar="N",
+        help="train on N images per epoch, less what does not fill a batch, and evaluate on N/5 "
+        "(%(default)s)")  # fmt: skip
     add("--rounds", type=whole_number(1), default=5, metavar="N",
         help="epochs that each way trains (%(default)s)")  # fmt: skip
     add("--torch", action="store_true", help="measure PyTorch too, if it is installed")
@@ -66,6 +68,9 @@ def main():
     options = parser.parse_args()
     if options.torch and not importlib.util.find_spec("torch"):
         parser.error("argument --torch: PyTorch is not installed, `pip install torch` does that")
+    if (options.steady or options.profile) and (options.torch or options.without is not None):
+        parser.error("--torch and --without compare speeds, --steady and --profile do not")
+    options.images -= options.images % BATCH_SIZE  # whole batches are easy to count
     if options.steady:
         measure_steadiness(options)
     elif options.profile:
@@ -264,7 +269,10 @@ def train_plainly(connection, name, options, most_steps=None):
 
 
 def train_with_pytorch(connection, name, options, dtype="float32"):
-    """Train the same network on the same numbers of images in PyTorch, channels last."""
+    """Train the same network as often in PyTorch, channels last, always with the same batch.
+
+    That spares PyTorch what the other ways' times include: choosing and augmenting images.
+    """
     import torch
     from torch import nn
 
@@ -291,11 +299,13 @@ def train_with_pytorch(connection, name, options, dtype="float32"):
             case "Dense":
                 modules += [nn.Linear(inputs, layer.units), nn.ReLU()]
     network = nn.Sequential(*modules).to(memory_format=torch.channels_last)
-    penalized = [
-        module.weight
-        for module in network
-        if isinstance(module, nn.Conv2d | nn.Linear) and model.layers[1].kernel_regularizer
-    ][:-1]
+    kernels = [module.weight for module in network if isinstance(module, nn.Conv2d | nn.Linear)]
+    regularizers = [layer.kernel_regularizer for layer in model.layers if hasattr(layer, "kernel")]
+    penalties = [
+        (kernel, float(regularizer.l2))
+        for kernel, regularizer in zip(kernels, regularizers, strict=True)
+        if regularizer
+    ]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
     images = torch.rand(BATCH_SIZE, 3, 32, 32).to(memory_format=torch.channels_last)
     labels = torch.randint(10, (BATCH_SIZE,))
@@ -306,8 +316,8 @@ def train_with_pytorch(connection, name, options, dtype="float32"):
         for _ in range(steps):
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
                 loss = nn.functional.cross_entropy(network(images).float(), labels)
-            for weight in penalized:
-                loss = loss + 0.001 * weight.square().sum()
+            for kernel, weight_decay in penalties:
+                loss = loss + weight_decay * kernel.square().sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from dataset import replace_when_complete
 from options import UsageError, readable_errors, writable_folder
@@ -78,14 +78,16 @@ def print_table(labels):
         epochs = f"{done}" if done == planned else f"{done} of {planned}"
         time = mean(sum(history.get("seconds", [])) for _, history in runs)
         minutes, seconds = divmod(round(time), 60)
-        petaflop = result.get("training_petaflop", "-")
+        petaflop = result.get("training_petaflop")
+        petaflop = f"{petaflop:.4f}" if petaflop else "-"
         print(
             f"{label:{width}}  {result['published_accuracy']:7.2f} %  {measured:>8}  "
             f"{deviation:4}  {epochs:>9}  {minutes:4}:{seconds:02}  {petaflop:>6}  "
             f"{remark(result)}".rstrip()
         )
     print(
-        "Accuracy on the test images at the end of the run, the mean of several seeds +- their\n"
+        "Published: by the tutorial; of a speed run: its target. Measured: accuracy on the test\n"
+        "images at the end of the run, the mean of several seeds +- their\n"
         "standard deviation; time in minutes:seconds, evaluations after each epoch included;\n"
         "PFLOP: the 10^15 multiplications and additions of convolutions and dense layers."
     )
@@ -100,10 +102,10 @@ def draw_curves(labels, path):
     for _, split, history, style in curves(labels):
         loss.plot(history["epoch"], history.get(f"{split}_loss", []), **style)
         accuracy.plot(history["epoch"], history.get(f"{split}_accuracy", []), **style)
-    loss.set_ylabel("cross-entropy loss")
+    loss.set_ylabel("loss (what the run minimizes, comparable only if that is the same)")
     loss.grid(alpha=0.3)
     accuracy.set_xlabel("epoch")
-    accuracy.xaxis.get_major_locator().set_params(integer=True)
+    accuracy.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     finish(figure, accuracy, path)
 
 
@@ -119,6 +121,7 @@ def draw_time(labels, path):
     accuracy.set_xscale("log")
     accuracy.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     accuracy.xaxis.set_major_formatter("{x:g}")
+    accuracy.xaxis.set_minor_formatter(NullFormatter())
     accuracy.set_xlabel("training time, evaluations included (minutes); star: result of the run")
     finish(figure, accuracy, path)
 
@@ -155,7 +158,7 @@ def main():
     parser.add_argument("folders", nargs="*", default=["runs"], metavar="DIR",
         help="folders with runs (runs)")  # fmt: skip
     parser.add_argument("--out", default="runs", metavar="DIR",
-        help="folder for the picture (%(default)s)")  # fmt: skip
+        help="folder for the pictures (%(default)s)")  # fmt: skip
     options = parser.parse_args()
 
     labels = read_runs(options.folders)

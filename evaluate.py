@@ -21,7 +21,8 @@ def main():
     trained = training["remark"] and f"trained {training['remark']}"
     tested = remark_on_data(cifar10, options) and f"tested {remark_on_data(cifar10, options)}"
     print(accuracy_line(100 * accuracy, trained, tested))
-    print("Next: python predict.py")
+    other = "" if options.model == "final_model.h5" else f" --model {options.model}"
+    print(f"Next: python predict.py{other}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def main():
         print(f"Model:           {model_path}")
 
     run_experiment("final_model", options.experiment, experiment, options, save_model)
-    print("Next:            python evaluate.py; python predict.py")
+    other = "" if options.model == "final_model.h5" else f" --model {options.model}"
+    print(f"Next:            python evaluate.py{other}; python predict.py{other}")
 
 
 if __name__ == "__main__":

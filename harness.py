@@ -206,7 +206,12 @@ def run_test_harness(script, experiment):
     with readable_errors():
         options = parse_options(option_parser(experiment.epochs))
         run_experiment(name, name, experiment, options)
-        print("Next:            python compare.py")
+        suggest_comparison(options)
+
+
+def suggest_comparison(options):
+    folder = "" if options.out == "runs" else f" {options.out}"
+    print(f"Next:            python compare.py{folder}")
 
 
 def run_experiment(name, experiment_name, experiment, options, save_model=None):
@@ -438,7 +443,7 @@ def summarize_diagnostics(history, path, title):
         axes.grid(alpha=0.3)
         axes.legend()
     accuracy.set_xlabel("epoch")
-    accuracy.xaxis.get_major_locator().set_params(integer=True)
+    accuracy.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.tight_layout()
     with replace_when_complete(path) as temporary:
         figure.savefig(temporary, dpi=100)

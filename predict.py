@@ -93,7 +93,8 @@ def main():
         (probabilities,) = model.predict(scale_pixels(image[None]), verbose=0)
         likeliest = probabilities.argsort()[::-1][: options.top]
         guesses = ", ".join(f"{CLASS_NAMES[i]} {100 * probabilities[i]:.1f} %" for i in likeliest)
-        print(f"{path}: {likeliest[0]} {CLASS_NAMES[likeliest[0]]} ({guesses})")
+        shown = DEER.name if path == DEER else path
+        print(f"{shown}: {likeliest[0]} {CLASS_NAMES[likeliest[0]]} ({guesses})")
     return 2 if unreadable else 0
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from harness import Experiment, run_experiment
+from harness import Experiment, run_experiment, suggest_comparison
 from models.augmentation import sample
 from options import option_parser, parse_options, readable_errors
 
-# Widths chosen on held-out training images; as many epochs as two processor cores train in a tenth
-# less than 5 and 30 minutes.
+# Widths chosen on held-out training images; as many epochs as two processor cores can train in 5
+# and 30 minutes, with time to spare.
 TARGETS = {
     "88.62": {"widths": (32, 128, 256), "epochs": 4},
     "94": {"widths": (64, 256, 256), "epochs": 13},
@@ -193,6 +193,8 @@ def flip_and_shift(images, numbers, epoch, seed, without=None):
 def average_views(model):
     """Return a model that averages the predictions for six views: three shifts, mirrored or not.
 
+    The views that are not shifted count twice.
+
     Krizhevsky et al. 2012, section 4.1, https://doi.org/10.1145/3065386
     """
     inputs = keras.Input((32, 32, 3))
@@ -240,7 +242,7 @@ def main():
     if options.without:
         name += f"_without_{options.without}"
     run_experiment(name, name, experiment(options.target, options.without), options)
-    print("Next:            python compare.py")
+    suggest_comparison(options)
 
 
 if __name__ == "__main__":

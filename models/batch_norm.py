@@ -23,9 +23,8 @@ def fuse_batch_norm(model):
 
 def normalize(layer, images, training=False, mask=None):
     """Do what `keras.layers.BatchNormalization.call` does, for (n, height, width, channels)."""
-    ones = tf.ones_like(layer.moving_mean.value)
-    scale = layer.gamma.value if layer.scale else ones
-    offset = layer.beta.value if layer.center else 0 * ones
+    scale = layer.gamma.value if layer.scale else tf.ones_like(layer.moving_mean.value)
+    offset = layer.beta.value if layer.center else tf.zeros_like(layer.moving_mean.value)
     if not (training and layer.trainable):
         return tf.compat.v1.nn.fused_batch_norm(
             images, scale, offset, layer.moving_mean.value, layer.moving_variance.value,

@@ -90,6 +90,15 @@ def test_profile_tells_the_operations_of_a_step(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--profile", "--without"), ("--steady", 1, "--torch"), ("--images", 959)]
+)
+def test_what_makes_no_sense_is_refused(tmp_path, arguments):
+    process = run("benchmark.py", *arguments, cwd=tmp_path)
+    assert process.returncode == 2
+    assert "benchmark.py: error: " in process.errors and "Traceback" not in process.errors
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
 def test_missing_pytorch_is_explained(tmp_path):
     process = run("benchmark.py", "--torch", "--sample", cwd=tmp_path)

@@ -257,6 +257,19 @@ def test_evaluation_agrees_with_training(final_model):
     assert "tested on the sample of CIFAR-10" in process.output
 
 
+def test_suggested_command_names_the_same_model(final_model, tmp_path):
+    model = final_model[0] / "final_model.h5"
+    assert "Next:            python evaluate.py; python predict.py\n" in final_model[1].output
+    output = run("evaluate.py", "--sample", "--model", model, cwd=tmp_path).output
+    assert f"Next: python predict.py --model {model}\n" in output
+
+
+def test_suggested_command_names_the_same_folder(uninterrupted, tmp_path):
+    assert "Next:            python compare.py\n" in uninterrupted[1].output
+    process = run(RANDOM, *TINY, "--epochs", 1, "--out", "elsewhere", cwd=tmp_path)
+    assert "Next:            python compare.py elsewhere\n" in process.output
+
+
 def test_speedrun_can_be_the_final_model(tmp_path):
     arguments = ("--sample", "--epochs", 2, "--experiment", "speedrun")
     trained = run("finalize.py", *arguments, cwd=tmp_path)
