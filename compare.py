@@ -87,8 +87,8 @@ def print_table(labels):
         )
     print(
         "Published: by the tutorial; of a speed run: its target. Measured: accuracy on the test\n"
-        "images at the end of the run, the mean of several seeds +- their\n"
-        "standard deviation; time in minutes:seconds, evaluations after each epoch included;\n"
+        "images at the end of the run, the mean of several seeds +- their standard deviation.\n"
+        "Time: minutes:seconds, evaluations after each epoch included.\n"
         "PFLOP: the 10^15 multiplications and additions of convolutions and dense layers."
     )
 
@@ -102,7 +102,7 @@ def draw_curves(labels, path):
     for _, split, history, style in curves(labels):
         loss.plot(history["epoch"], history.get(f"{split}_loss", []), **style)
         accuracy.plot(history["epoch"], history.get(f"{split}_accuracy", []), **style)
-    loss.set_ylabel("loss (what the run minimizes, comparable only if that is the same)")
+    loss.set_ylabel("loss, with weight decay and label smoothing")
     loss.grid(alpha=0.3)
     accuracy.set_xlabel("epoch")
     accuracy.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -128,7 +128,7 @@ def draw_time(labels, path):
 
 def curves(labels):
     """Yield `(result, split, history, style)` of each run, the same colour in all pictures."""
-    colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors
+    colours = *plt.get_cmap("tab10").colors, "black", *plt.get_cmap("Dark2").colors
     for number, (label, runs) in enumerate(labels):
         for repetition, (result, history) in enumerate(runs):
             split = "validation" if result["settings"]["validation"] == "holdout" else "test"
