@@ -90,13 +90,26 @@ def test_profile_tells_the_operations_of_a_step(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_epochs_are_whole_batches(monkeypatch):
+    seen = []
+    monkeypatch.setattr(benchmark, "compare_ways", seen.append)
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--images", "5000"])
+    benchmark.main()
+    assert seen[0].images == 78 * 64
+
+
 @pytest.mark.parametrize(
-    "arguments", [("--profile", "--without"), ("--steady", 1, "--torch"), ("--images", 959)]
+    ("arguments", "reason"),
+    [
+        (("--profile", "--without"), "compare speeds"),
+        (("--steady", 1, "--without"), "compare speeds"),
+        (("--images", 959), "from 960 to 50000"),
+    ],
 )
-def test_what_makes_no_sense_is_refused(tmp_path, arguments):
+def test_what_makes_no_sense_is_refused(tmp_path, arguments, reason):
     process = run("benchmark.py", *arguments, cwd=tmp_path)
     assert process.returncode == 2
-    assert "benchmark.py: error: " in process.errors and "Traceback" not in process.errors
+    assert reason in process.errors and "Traceback" not in process.errors
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
