@@ -273,6 +273,7 @@ def train_with_pytorch(connection, name, options, dtype="float32"):
 
     That spares PyTorch what the other ways' times include: choosing and augmenting images.
     """
+    sys.modules["triton"] = None  # PyTorch's compiler for GPUs crashes beside TensorFlow
     import torch
     from torch import nn
 
