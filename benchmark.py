@@ -25,7 +25,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 import harness
-from dataset import find_cifar10
+from dataset import SAMPLE_TRAINING_IMAGES, find_cifar10
 from finalize import EXPERIMENTS
 from harness import load_dataset, prep_pixels, run_experiment
 from options import add_mixed_precision, data_parser, option_parser, readable_errors, whole_number
@@ -41,7 +41,7 @@ ENDLESS = 1_000_000  # epochs: a worker trains until it is stopped
 MEMORY_STEPS = 20  # a whole run needs no more memory than its first steps and its evaluation
 MATRIX_SIZE = 2048  # of the products that show what the processor can do at best
 WINDOW_SECONDS = 5  # of --steady
-PROFILED_STEPS = 14  # --sample has 16
+PROFILED_STEPS = 14  # --sample has 15, and the first prepares the others
 
 
 def main():
@@ -70,6 +70,8 @@ def main():
         parser.error("argument --torch: PyTorch is not installed, `pip install torch` does that")
     if (options.steady or options.profile) and (options.torch or options.without is not None):
         parser.error("--torch and --without compare speeds, --steady and --profile do not")
+    if options.sample:
+        options.images = min(options.images, SAMPLE_TRAINING_IMAGES)
     options.images -= options.images % BATCH_SIZE  # whole batches are easy to count
     if options.steady:
         measure_steadiness(options)
@@ -241,7 +243,7 @@ def run_with_the_harness(name, experiment, options):
         arguments = ["--epochs", str(ENDLESS), "--out", folder]
         settings = option_parser(ENDLESS).parse_args(arguments)
         settings.data, settings.sample = options.data, options.sample
-        settings.limit = None if options.sample else options.images
+        settings.limit = options.images
         settings.mixed_precision = options.mixed_precision
         run_experiment(name, name, experiment, settings)
 
@@ -250,7 +252,7 @@ def train_plainly(connection, name, options, most_steps=None):
     """Train as one would without the harness."""
     with contextlib.redirect_stdout(io.StringIO()):
         cifar10 = find_cifar10(options.data, options.sample)
-    trainX, trainY, testX, testY = load_dataset(cifar10, None if options.sample else options.images)
+    trainX, trainY, testX, testY = load_dataset(cifar10, options.images)
     trainX, testX = prep_pixels(trainX, testX)
     experiment = experiment_of(name)
     define_model = experiment.define_model
@@ -310,7 +312,7 @@ def train_with_pytorch(connection, name, options, dtype="float32"):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
     images = torch.rand(BATCH_SIZE, 3, 32, 32).to(memory_format=torch.channels_last)
     labels = torch.randint(10, (BATCH_SIZE,))
-    steps = (options.images if not options.sample else 1000) // BATCH_SIZE
+    steps = options.images // BATCH_SIZE
     while True:
         connection.recv()
         start = time.perf_counter()

@@ -90,12 +90,15 @@ def test_profile_tells_the_operations_of_a_step(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_epochs_are_whole_batches(monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "batches"), [(("--images", "5000"), 78), (("--sample",), 15)]
+)
+def test_epochs_are_whole_batches(monkeypatch, arguments, batches):
     seen = []
     monkeypatch.setattr(benchmark, "compare_ways", seen.append)
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "--images", "5000"])
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *arguments])
     benchmark.main()
-    assert seen[0].images == 78 * 64
+    assert seen[0].images == batches * 64
 
 
 @pytest.mark.parametrize(
