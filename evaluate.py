@@ -2,14 +2,13 @@
 
 from dataset import find_cifar10
 from harness import evaluation_batches, load_dataset
-from options import data_parser, readable_errors
+from options import add_model, data_parser, model_option, readable_errors
 from results import accuracy_line, load_final_model, remark_on_data
 
 
 def main():
     parser = data_parser()
-    parser.add_argument("--model", default="final_model.h5", metavar="FILE",
-        help="the model that finalize.py saved (%(default)s)")  # fmt: skip
+    add_model(parser)
     options = parser.parse_args()
 
     model, training = load_final_model(options.model)
@@ -21,8 +20,7 @@ def main():
     trained = training["remark"] and f"trained {training['remark']}"
     tested = remark_on_data(cifar10, options) and f"tested {remark_on_data(cifar10, options)}"
     print(accuracy_line(100 * accuracy, trained, tested))
-    other = "" if options.model == "final_model.h5" else f" --model {options.model}"
-    print(f"Next: python predict.py{other}")
+    print(f"Next: python predict.py{model_option(options)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,14 @@ import shutil
 from pathlib import Path
 
 from harness import run_experiment
-from options import option_parser, parse_options, readable_errors, writable_folder
+from options import (
+    add_model,
+    model_option,
+    option_parser,
+    parse_options,
+    readable_errors,
+    writable_folder,
+)
 from results import save_final_model
 
 EXPERIMENTS = sorted(
@@ -22,8 +29,7 @@ def main():
     parser = option_parser("as the experiment")
     parser.add_argument("--experiment", choices=EXPERIMENTS, default="baseline3", metavar="NAME",
         help=f"whose model: {', '.join(EXPERIMENTS)} (%(default)s)")  # fmt: skip
-    parser.add_argument("--model", default="final_model.h5", metavar="FILE",
-        help="where to save the model (%(default)s)")  # fmt: skip
+    add_model(parser, "where to save the model")
     options = parse_options(parser)
     model_path = Path(options.model)
     if model_path.suffix != ".h5":
@@ -42,7 +48,7 @@ def main():
         print(f"Model:           {model_path}")
 
     run_experiment("final_model", options.experiment, experiment, options, save_model)
-    other = "" if options.model == "final_model.h5" else f" --model {options.model}"
+    other = model_option(options)
     print(f"Next:            python evaluate.py{other}; python predict.py{other}")
 
 

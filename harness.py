@@ -210,6 +210,7 @@ def run_test_harness(script, experiment):
 
 
 def suggest_comparison(options):
+    """Print the command that shows the run beside the others in its folder."""
     folder = "" if options.out == "runs" else f" {options.out}"
     print(f"Next:            python compare.py{folder}")
 

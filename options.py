@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataset import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES, DatasetError
 
+FINAL_MODEL = "final_model.h5"
 SAMPLE_EPOCHS = 10  # unless --epochs says otherwise: enough to see everything work in a minute
 
 
@@ -85,6 +86,16 @@ def data_parser():
         help="use the 1,250 images of CIFAR-10 that ship with this project: quick, no download, "
         "low accuracy")  # fmt: skip
     return parser
+
+
+def add_model(parser, purpose="the model that finalize.py saved"):
+    parser.add_argument("--model", default=FINAL_MODEL, metavar="FILE",
+        help=f"{purpose} (%(default)s)")  # fmt: skip
+
+
+def model_option(options):
+    """Return what another script needs to take the same model, "" if it does so anyway."""
+    return "" if options.model == FINAL_MODEL else f" --model {options.model}"
 
 
 def parse_options(parser):

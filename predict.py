@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from dataset import CLASS_NAMES
 from harness import scale_pixels
-from options import UsageError, readable_errors
+from options import UsageError, add_model, readable_errors
 from results import load_final_model
 
 DEER = Path(__file__).with_name("sample_image.png")
@@ -72,8 +72,7 @@ def main():
     )
     parser.add_argument("images", nargs="*", default=[DEER], metavar="IMAGE",
         help=f"photos ({DEER.name}, a deer of CIFAR-10's test set)")  # fmt: skip
-    parser.add_argument("--model", default="final_model.h5", metavar="FILE",
-        help="the model that finalize.py saved (%(default)s)")  # fmt: skip
+    add_model(parser)
     parser.add_argument("--top", type=int, choices=range(1, 11), default=3, metavar="N",
         help="how many classes to print, 1 to 10 (%(default)s)")  # fmt: skip
     options = parser.parse_args()
