@@ -35,7 +35,7 @@ NINE = [name for name in EXPERIMENTS if name != "speedrun"]
 BATCH_SIZE = 64
 IDEAS = (
     "bfloat16", "fused-batch-norm", "random-bytes", "matrix-augmentation",
-    "large-evaluation-batches", "untuned-pipelines",
+    "large-evaluation-batches", "untuned-pipelines", "augmentation",
 )  # fmt: skip
 ENDLESS = 1_000_000  # epochs: a worker trains until it is stopped
 MEMORY_STEPS = 20  # a whole run needs no more memory than its first steps and its evaluation
@@ -216,6 +216,8 @@ def train_with_the_harness(connection, name, options, most_steps=None, without=N
             harness.EVALUATION_BATCH_SIZE = BATCH_SIZE
         case "untuned-pipelines":
             harness.UNTUNED = tf.data.Options()
+        case "augmentation":  # not to be faster, but to see what it costs
+            experiment = experiment._replace(augment=None)
     run_with_the_harness(name, experiment, options)
 
 
