@@ -4,25 +4,26 @@ Runs that differ in nothing but the seed are taken together: the table has their
 deviation, the pictures draw them in one colour.
 """
 
-import argparse
 import os
 from pathlib import Path
 from statistics import mean, stdev
+
+from experiments import EXPERIMENTS
+from machinery.errors import UsageError, readable_errors
+from machinery.figures import save_figure
+from machinery.options import RUNS, add_out, command, parse_options, script_parser
+from machinery.records import read_history, read_result, stopped_early
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from dataset import replace_when_complete
-from options import UsageError, readable_errors, writable_folder
-from results import read_history, read_result
-
 
 def read_runs(folders):
     """Return the runs in the folders as `[(label, [(result, history), ...]), ...]`.
 
-    Runs that differ in nothing but the seed share a label. Those of the worst published accuracy
-    come first.
+    Runs that differ in nothing but the seed share a label. They come in the tutorial's order, and
+    after them all others.
 
     Raises:
         UsageError: if a folder is missing, or none of them holds a run.
@@ -38,11 +39,13 @@ def read_runs(folders):
                 print(f"Left out: {error}")
                 continue
             settings = {**run[1]["settings"], "seed": None}
-            alike.setdefault((path.stem, str(settings), remark(run[1])), []).append(run)
+            unfinished = not run[1]["finished"]
+            key = path.stem, str(settings), run[1]["remark"], unfinished
+            alike.setdefault(key, []).append(run)
     if not alike:
         raise UsageError(
             f"no runs in {', '.join(map(str, folders))}: "
-            "`python experiments/baseline1.py --sample --epochs 10` makes one"
+            f"`{command('experiments/baseline1.py')} --sample` makes one"
         )
     labels = []
     for runs in alike.values():
@@ -55,15 +58,19 @@ def read_runs(folders):
             if len(together) > 1:
                 label += f" ({len(together)} seeds)"
             labels.append((label, [(result, history) for _, result, history in together]))
-    return sorted(labels, key=lambda label: label[1][0][0]["published_accuracy"])
+
+    def place_in_tutorial(label):
+        name = label[1][0][0]["settings"]["experiment"]
+        return EXPERIMENTS.index(name) if name in EXPERIMENTS else len(EXPERIMENTS)
+
+    return sorted(labels, key=place_in_tutorial)
 
 
 def remark(result):
     """Say why a run should not be compared with the others, "" if nothing speaks against it."""
-    remarks = [] if result["finished"] else ["unfinished, go on with --resume"]
-    if result["remark"]:
-        remarks.append(result["remark"])
-    return "; ".join(remarks)
+    unfinished = "" if result["finished"] else "unfinished, go on with --resume"
+    remarks = unfinished, result["remark"], stopped_early(result)
+    return "; ".join(remark for remark in remarks if remark)
 
 
 def print_table(labels):
@@ -80,8 +87,10 @@ def print_table(labels):
         minutes, seconds = divmod(round(time), 60)
         petaflop = result.get("training_petaflop")
         petaflop = f"{petaflop:.4f}" if petaflop else "-"
+        published = result["published_accuracy"]
+        published = f"{published:.2f} %" if published else "-"
         print(
-            f"{label:{width}}  {result['published_accuracy']:7.2f} %  {measured:>8}  "
+            f"{label:{width}}  {published:>9}  {measured:>8}  "
             f"{deviation:4}  {epochs:>9}  {minutes:4}:{seconds:02}  {petaflop:>6}  "
             f"{remark(result)}".rstrip()
         )
@@ -147,22 +156,18 @@ def finish(figure, accuracy, path):
     accuracy.grid(alpha=0.3)
     handles, labels = accuracy.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
-    with replace_when_complete(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    plt.close(figure)
+    save_figure(figure, path)
     print(f"Picture: {path}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s [options] [DIR ...]")
-    parser.add_argument("folders", nargs="*", default=["runs"], metavar="DIR",
-        help="folders with runs (runs)")  # fmt: skip
-    parser.add_argument("--out", default="runs", metavar="DIR",
-        help="folder for the pictures (%(default)s)")  # fmt: skip
-    options = parser.parse_args()
+    parser = script_parser("%(prog)s [options] [DIR ...]")
+    parser.add_argument("folders", nargs="*", default=[RUNS], metavar="DIR",
+        help=f"folders with runs ({RUNS})")  # fmt: skip
+    add_out(parser)
+    options = parse_options(parser)
 
     labels = read_runs(options.folders)
-    writable_folder(parser, "--out", options.out)
     print_table(labels)
     draw_curves(labels, Path(options.out) / "compare.png")
     draw_time(labels, Path(options.out) / "compare_time.png")

@@ -1,26 +1,35 @@
 """Evaluate the final model on the 10,000 test images and print its top-1 accuracy in percent."""
 
-from dataset import find_cifar10
-from harness import evaluation_batches, load_dataset
-from options import add_model, data_parser, model_option, readable_errors
-from results import accuracy_line, load_final_model, remark_on_data
+import sys
+
+from data.batches import Batches
+from data.download import find_cifar10
+from harness import load_dataset, prep_pixels
+from machinery.errors import readable_errors
+from machinery.final_model import load_final_model
+from machinery.options import add_data, add_model, command, parse_options, script_parser
+from machinery.records import accuracy_line, remark_on_data
 
 
 def main():
-    parser = data_parser()
+    parser = script_parser()
+    add_data(parser)
     add_model(parser)
-    options = parser.parse_args()
+    options = parse_options(parser)
 
     model, training = load_final_model(options.model)
     cifar10 = find_cifar10(options.data, options.sample)
     _, _, testX, testY = load_dataset(cifar10)
 
     model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
-    _, accuracy = model.evaluate(evaluation_batches(testX, testY))
+    _, accuracy = model.evaluate(
+        Batches(testX, testY, 64, prep_pixels),
+        verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line, no bar
+    )
     trained = training["remark"] and f"trained {training['remark']}"
     tested = remark_on_data(cifar10, options) and f"tested {remark_on_data(cifar10, options)}"
     print(accuracy_line(100 * accuracy, trained, tested))
-    print(f"Next: python predict.py{model_option(options)}")
+    print(f"Next: {command('predict.py', options)}")
 
 
 if __name__ == "__main__":

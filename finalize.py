@@ -3,26 +3,14 @@
 By default the model of baseline3, as in the tutorial; --experiment takes any other.
 """
 
-import importlib
 import shutil
 from pathlib import Path
 
+from experiments import EXPERIMENTS, load_experiment
 from harness import run_experiment
-from options import (
-    add_model,
-    model_option,
-    option_parser,
-    parse_options,
-    readable_errors,
-    writable_folder,
-)
-from results import save_final_model
-
-EXPERIMENTS = sorted(
-    path.stem
-    for path in Path(__file__).with_name("experiments").glob("*.py")
-    if path.stem not in ("__init__", "explore_dataset")
-)
+from machinery.errors import readable_errors
+from machinery.final_model import save_final_model
+from machinery.options import add_model, command, option_parser, parse_options, writable_folder
 
 
 def main():
@@ -36,8 +24,8 @@ def main():
         parser.error(f"argument --model: {model_path} must end in .h5")
     writable_folder(parser, "--model", model_path.parent)
 
-    experiment = importlib.import_module(f"experiments.{options.experiment}").EXPERIMENT
-    experiment = experiment._replace(at_test_time=None)  # test the very model that is saved
+    experiment = load_experiment(options.experiment)
+    experiment = experiment._replace(test_time_augmentation=None)  # test what is saved
 
     def save_model(model, result):
         if model_path.exists():
@@ -47,9 +35,9 @@ def main():
         save_final_model(model, result, model_path)
         print(f"Model:           {model_path}")
 
-    run_experiment("final_model", options.experiment, experiment, options, save_model)
-    other = model_option(options)
-    print(f"Next:            python evaluate.py{other}; python predict.py{other}")
+    run_experiment(options.experiment, experiment, options, "final_model", save_model)
+    print(f"Next:            {command('evaluate.py', options)}")
+    print(f"Then:            {command('predict.py', options)}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """Data augmentation: baseline3 on images that are mirrored and shifted by up to 10 %.
 
-Each epoch shows a new variant of every image, so there is less to learn by heart.
+Each epoch shows a new variant of every image, so there is less to memorize.
 
 Idea: Krizhevsky et al. 2012, section 4.1, https://doi.org/10.1145/3065386
 Published test accuracy: 84.47 %
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
+from data.augmentation import flip_and_shift
 from harness import Experiment, run_test_harness
-from models.augmentation import flip_and_shift
 from models.vgg import vgg
 
 

@@ -1,11 +1,16 @@
 """One VGG block: two 3x3 convolutions with 32 filters, then 2x2 max pooling.
 
-Where every other experiment starts from. Watch the curves part: the network learns the training
-images by heart, and what it learns about them stops helping on the test images.
+Where every other experiment starts from. Watch the curves part: the network memorizes the training
+images, and what it learns about them stops helping on the test images.
 
 Idea: Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
 Published test accuracy: 67.07 %
 """
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
 from harness import Experiment, run_test_harness
 from models.vgg import vgg

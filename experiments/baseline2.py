@@ -6,6 +6,11 @@ Idea: Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
 Published test accuracy: 71.08 %
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
 from harness import Experiment, run_test_harness
 from models.vgg import vgg
 

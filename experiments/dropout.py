@@ -7,6 +7,11 @@ Idea: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
 Published test accuracy: 83.45 %
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
 from harness import Experiment, run_test_harness
 from models.vgg import vgg
 

@@ -7,8 +7,13 @@ Idea: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167
 Published test accuracy: 88.62 %
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
+from data.augmentation import flip_and_shift
 from harness import Experiment, run_test_harness
-from models.augmentation import flip_and_shift
 from models.vgg import vgg
 
 

@@ -1,20 +1,25 @@
 """Look at the data before anything else: the shapes, and the first nine training images."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
+from data.cifar10 import CLASS_NAMES
+from data.download import find_cifar10
+from harness import load_dataset
+from machinery.errors import readable_errors
+from machinery.figures import save_figure
+from machinery.options import add_data, add_out, command, parse_options, script_parser
 
 import matplotlib.pyplot as plt
 
-from dataset import CLASS_NAMES, find_cifar10, replace_when_complete
-from harness import load_dataset
-from options import data_parser, readable_errors, writable_folder
-
 
 def main():
-    parser = data_parser()
-    parser.add_argument("--out", default="runs", metavar="DIR",
-        help="folder for the picture (%(default)s)")  # fmt: skip
-    options = parser.parse_args()
-    writable_folder(parser, "--out", options.out)
+    parser = script_parser()
+    add_data(parser)
+    add_out(parser)
+    options = parse_options(parser)
 
     cifar10 = find_cifar10(options.data, options.sample)
     trainX, trainY, testX, testY = load_dataset(cifar10)
@@ -31,10 +36,9 @@ def main():
         ax.axis("off")
     figure.tight_layout()
     path = Path(options.out) / "explore_dataset.png"
-    with replace_when_complete(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+    save_figure(figure, path)
     print(f"Picture: {path}")
-    print("Next:    python experiments/baseline1.py")
+    print(f"Next:    {command('experiments/baseline1.py', options)}")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,21 @@ Idea: Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds on a single GPU",
 https://arxiv.org/abs/2404.00498, which tells where each of them comes from
 """
 
+import sys
 from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
+from data.augmentation import interpolate
+from harness import Experiment, run_experiment
+from machinery.errors import readable_errors
+from machinery.options import command, option_parser, parse_options
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-
-from harness import Experiment, run_experiment, suggest_comparison
-from models.augmentation import sample
-from options import option_parser, parse_options, readable_errors
 
 # Widths chosen on held-out training images; as many epochs as two processor cores can train in 5
 # and 30 minutes, with time to spare.
@@ -27,7 +32,7 @@ TARGETS = {
 }
 IDEAS = (
     "whitening", "identity", "unscaled", "triangle", "nesterov", "fast-biases", "smoothing",
-    "alternating", "shift", "averaging", "views",
+    "alternating", "shift", "averaging", "tta",
 )  # fmt: skip
 
 PEAK_LEARNING_RATE = 0.75  # for batches of 512
@@ -167,30 +172,29 @@ class Lookahead(keras.callbacks.Callback):
         self.model.set_weights(self.average)
 
 
-def flip_and_shift(images, numbers, epoch, seed, without=None):
-    """Mirror every second image, the others in the next epoch, and shift each by up to 2 pixels.
+def flip_and_shift(images, indices, epoch, random, without=None):
+    """Flip every second image, the others in the next epoch, and shift each by up to 2 pixels.
 
     So each pair of epochs shows an image both ways. Borders are filled by reflection.
-    See `models.augmentation.flip_and_shift` for the arguments.
+    See `data.batches.TrainingBatches` for the arguments.
     """
-    size = images.shape[1]
-    shape = (2, tf.shape(images)[0], 1)
-    shift = tf.random.stateless_uniform(shape, seed, -2, 3, tf.int32)
+    n, size = images.shape[:2]
+    shift = random.integers(-2, 3, size=(2, n, 1))
     if without == "shift":
-        shift = tf.zeros_like(shift)
-    rows, columns = tf.unstack(tf.cast(tf.range(size) + shift, tf.float32))
-    mirrored = (tf.cast(numbers, tf.int64) + epoch) % 2 == 0
+        shift = np.zeros_like(shift)
+    rows, columns = np.arange(size) + shift
+    flipped = (indices + epoch) % 2 == 0
     if without == "alternating":
-        mirrored = tf.random.stateless_uniform(tf.shape(numbers), seed + 1) < 0.5
-    columns = tf.where(mirrored[:, None], size - 1 - columns, columns)
+        flipped = random.random(n) < 0.5
+    columns = np.where(flipped[:, None], size - 1 - columns, columns)
 
     def reflect(coordinates):
-        return size - 1 - tf.abs(size - 1 - tf.abs(coordinates))
+        return size - 1 - np.abs(size - 1 - np.abs(coordinates))
 
-    return sample(images, reflect(rows), reflect(columns))
+    return interpolate(images, reflect(rows), reflect(columns))
 
 
-def average_views(model):
+def test_time_augmentation(model):
     """Return a model that averages the predictions for six views: three shifts, mirrored or not.
 
     The views that are not shifted count twice.
@@ -221,9 +225,9 @@ def experiment(target="88.62", without=None):
         published_accuracy=float(target),
         batch_size=512,
         augment=partial(flip_and_shift, without=without),
-        prepare=None if without == "whitening" else whiten,
+        initialize=None if without == "whitening" else whiten,
         callbacks=tuple(callbacks),
-        at_test_time=None if without == "views" else average_views,
+        test_time_augmentation=None if without == "tta" else test_time_augmentation,
     )
 
 
@@ -241,8 +245,8 @@ def main():
     name = "speedrun" if options.target == "88.62" else "speedrun_94"
     if options.without:
         name += f"_without_{options.without}"
-    run_experiment(name, name, experiment(options.target, options.without), options)
-    suggest_comparison(options)
+    run_experiment(name, experiment(options.target, options.without), options)
+    print(f"Next:            {command('compare.py', options)}")
 
 
 if __name__ == "__main__":

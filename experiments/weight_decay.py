@@ -7,6 +7,11 @@ Idea: Krogh and Hertz 1991, "A Simple Weight Decay Can Improve Generalization"
 Published test accuracy: 72.55 %
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
 from harness import Experiment, run_test_harness
 from models.vgg import vgg
 

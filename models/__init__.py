@@ -1,0 +1,3 @@
+"""The networks."""
+
+from machinery import environment  # noqa: F401

@@ -4,15 +4,14 @@ import keras
 from keras import layers
 
 
-def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False):
+def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, optimizer=None):
     """Build and compile a small VGG network for 32x32 colour images in ten classes.
 
-    Each block is two 3x3 convolutions followed by 2x2 max pooling, the idea of VGG
-    (Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556); the number of filters
-    doubles from block to block: 32, 64, 128.
+    The number of filters doubles from block to block: 32, 64, 128. A dense layer of 128 units and
+    one unit for each class follow.
 
     Args:
-        blocks: number of blocks, at least 1.
+        blocks: number of blocks, at least 1; see `vgg_block`.
         dropout_rates: fraction of values set to zero in training, in [0, 1): one rate for the
             end of each block and a last one for the dense layer, so `blocks + 1` of them.
             None for no dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
@@ -20,6 +19,8 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False):
             to the loss (Krogh and Hertz 1991). None for no penalty.
         batch_norm: normalize over the batch after every convolution and the hidden dense layer
             (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
+        optimizer: a Keras optimizer. None for stochastic gradient descent with learning rate 0.001
+            and momentum 0.9.
 
     Returns:
         A compiled `keras.Model` from float32 images (n, 32, 32, 3) in [0, 1] to float32 class
@@ -28,46 +29,64 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False):
     Raises:
         ValueError: if there are not `blocks + 1` dropout rates.
     """
-    if dropout_rates is not None and len(dropout_rates) != blocks + 1:
+    rates = (None,) * (blocks + 1) if dropout_rates is None else dropout_rates
+    if len(rates) != blocks + 1:
         raise ValueError(
-            f"{blocks} blocks and the dense layer need {blocks + 1} dropout rates, "
-            f"got {len(dropout_rates)}"
+            f"{blocks} blocks and the dense layer need {blocks + 1} dropout rates, got {len(rates)}"
         )
-    penalty = keras.regularizers.L2(weight_decay) if weight_decay else None
 
     inputs = x = keras.Input(shape=(32, 32, 3))
-
     for block in range(blocks):
-        for _ in range(2):
-            x = layers.Conv2D(
-                filters=32 * 2**block,
-                kernel_size=3,
-                padding="same",
-                activation="relu",
-                kernel_initializer="he_uniform",
-                kernel_regularizer=penalty,
-            )(x)
-            if batch_norm:
-                x = layers.BatchNormalization()(x)
-        x = layers.MaxPooling2D(pool_size=2)(x)
-        if dropout_rates:
-            x = layers.Dropout(dropout_rates[block])(x)
+        x = vgg_block(x, 32 * 2**block, rates[block], weight_decay, batch_norm)
 
     x = layers.Flatten()(x)
     x = layers.Dense(
-        128, activation="relu", kernel_initializer="he_uniform", kernel_regularizer=penalty
+        128,
+        activation="relu",
+        kernel_initializer="he_uniform",
+        kernel_regularizer=weight_decay and keras.regularizers.L2(weight_decay),
     )(x)
     if batch_norm:
         x = layers.BatchNormalization()(x)
-    if dropout_rates:
-        x = layers.Dropout(dropout_rates[-1])(x)
+    if rates[-1]:
+        x = layers.Dropout(rates[-1])(x)
     # Probabilities need float32, also where the layers before compute in bfloat16.
     outputs = layers.Dense(10, activation="softmax", dtype="float32")(x)
 
     model = keras.Model(inputs, outputs)
     model.compile(
-        optimizer=keras.optimizers.SGD(learning_rate=0.001, momentum=0.9),
+        optimizer=optimizer or keras.optimizers.SGD(learning_rate=0.001, momentum=0.9),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
     return model
+
+
+def vgg_block(x, filters, dropout_rate=None, weight_decay=None, batch_norm=False):
+    """Apply two 3x3 convolutions, then 2x2 max pooling, which halves height and width.
+
+    Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
+
+    Args:
+        x: a Keras tensor (n, height, width, channels).
+        filters: of each of the two convolutions.
+        dropout_rate, weight_decay, batch_norm: see `vgg`.
+
+    Returns:
+        A Keras tensor (n, height // 2, width // 2, filters).
+    """
+    for _ in range(2):
+        x = layers.Conv2D(
+            filters,
+            kernel_size=3,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_uniform",
+            kernel_regularizer=weight_decay and keras.regularizers.L2(weight_decay),
+        )(x)
+        if batch_norm:
+            x = layers.BatchNormalization()(x)
+    x = layers.MaxPooling2D(pool_size=2)(x)
+    if dropout_rate:
+        x = layers.Dropout(dropout_rate)(x)
+    return x

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 import pytest
-
 from dataset import SAMPLE, read_npz
 
 ROOT = Path(__file__).parent.parent

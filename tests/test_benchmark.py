@@ -3,15 +3,15 @@ import importlib.util
 import re
 from argparse import Namespace
 
-import pytest
-from keras import layers
-
 import benchmark
 import harness
 from benchmark import IDEAS, Windows, train_with_the_harness
 from conftest import run
 from models.vgg import vgg
 from results import operations_per_image
+
+import pytest
+from keras import layers
 
 
 def test_operations_are_those_counted_by_hand():

@@ -9,13 +9,13 @@ import sys
 import tarfile
 import time
 
-import numpy as np
-import pytest
-from PIL import Image
+from conftest import ROOT
 
 import dataset
-from conftest import ROOT
+import numpy as np
+import pytest
 from dataset import CLASS_NAMES, SAMPLE, DatasetError, balanced_indices, find_cifar10
+from PIL import Image
 
 
 def assert_same_images(left, right):

@@ -1,13 +1,7 @@
 import importlib
 import sys
 
-import keras
-import numpy as np
-import pytest
-from PIL import Image
-
 import harness
-from dataset import DatasetError
 from finalize import EXPERIMENTS
 from harness import (
     Experiment,
@@ -20,8 +14,14 @@ from harness import (
     training_batches,
 )
 from models.vgg import vgg
-from options import UsageError, option_parser, parse_options
 from results import load_final_model, read_history, save_final_model, write_history
+
+import keras
+import numpy as np
+import pytest
+from dataset import DatasetError
+from options import UsageError, option_parser, parse_options
+from PIL import Image
 
 # The tutorial's epochs, accuracy and parameters. The last are counted by hand:
 # a 3x3 convolution from a to b channels has (9a + 1)b, a dense layer (a + 1)b, and batch

@@ -1,10 +1,10 @@
+from harness import prep_pixels, training_batches
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-
-from harness import prep_pixels, training_batches
 from models.augmentation import flip_and_shift
 from models.augmentation import sample as read_at
 from models.batch_norm import fuse_batch_norm

@@ -1,10 +1,10 @@
+from conftest import ROOT
+from predict import load_image
+
 import numpy as np
 import pytest
-from PIL import Image
-
-from conftest import ROOT
 from options import UsageError
-from predict import load_image
+from PIL import Image
 
 
 def test_image_of_cifar10_stays_as_it_is():

@@ -1,6 +1,7 @@
 import re
 
 from conftest import ROOT
+
 from options import option_parser
 
 README = (ROOT / "README.md").read_text()

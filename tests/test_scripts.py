@@ -6,12 +6,12 @@ import re
 import shutil
 import signal
 
+from conftest import ROOT, interrupt_after_first_epoch, numbers, result, run, start
+from test_harness import PROTOCOL, colours
+
 import numpy as np
 import pytest
 from PIL import Image
-
-from conftest import ROOT, interrupt_after_first_epoch, numbers, result, run, start
-from test_harness import PROTOCOL, colours
 
 TINY = ("--sample", "--limit", 100)  # two steps an epoch
 

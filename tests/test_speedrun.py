@@ -1,10 +1,5 @@
 import signal
 
-import keras
-import numpy as np
-import pytest
-import tensorflow as tf
-
 from conftest import interrupt_after_first_epoch, numbers, result, run, start
 from experiments.speedrun import (
     IDEAS,
@@ -18,6 +13,11 @@ from experiments.speedrun import (
     whiten,
 )
 from harness import prep_pixels
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
 
 SPEEDRUN = "experiments/speedrun.py"
 WIDTHS = (24, 24, 32)

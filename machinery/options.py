@@ -1,31 +1,32 @@
-"""The command line: the options that the scripts share, and how they report errors."""
+"""The command line: the options that the scripts share, and the commands that they suggest."""
 
 import argparse
-import contextlib
+import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 
-from dataset import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES, DatasetError
+from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
 
+ROOT = Path(__file__).parents[1]
+RUNS = "runs"
 FINAL_MODEL = "final_model.h5"
-SAMPLE_EPOCHS = 10  # unless --epochs says otherwise: enough to see everything work in a minute
+
+# With --sample, unless --epochs and --batch-size say otherwise: a minute of training, whose
+# learning curves show what those of the whole dataset show.
+SAMPLE_EPOCHS = 20
+SAMPLE_BATCH_DIVISOR = 4
 
 
-class UsageError(Exception):
-    """The user asked for what can't be done; the message says why and what to do instead."""
-
-
-@contextlib.contextmanager
-def readable_errors():
-    """Turn errors of the user's or the machine's into one line and the exit code 2."""
-    try:
-        yield
-    except (UsageError, DatasetError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell reports a program that Ctrl-C ended
+def script_parser(usage="%(prog)s [options]"):
+    """Return a parser that explains the script by its docstring."""
+    return argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=usage,
+        allow_abbrev=False,
+    )
 
 
 def option_parser(epochs):
@@ -34,12 +35,13 @@ def option_parser(epochs):
     Args:
         epochs: what `--epochs` says of its default, a number or a text.
     """
-    parser = data_parser()
+    parser = script_parser()
+    add_data(parser)
     add = parser.add_argument
     add("--epochs", type=whole_number(1), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
     add("--batch-size", type=whole_number(1), metavar="N",
-        help="images per step (64; speedrun.py: 512)")  # fmt: skip
+        help="images per step (64; speedrun.py: 512; a quarter of that with --sample)")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="same seed, same machine: same numbers (%(default)s)")  # fmt: skip
     add("--limit", type=whole_number(20), metavar="N",
@@ -48,10 +50,21 @@ def option_parser(epochs):
     add("--validation", choices=("test", "holdout"), default="test",
         help="what is evaluated after each epoch: the test set, as the tutorial does, or a tenth "
         "of the training images, so that the test set is used once, at the end")  # fmt: skip
-    add("--out", default="runs", metavar="DIR", help="folder for the results (%(default)s)")
+    add_out(parser)
     add("--resume", action="store_true",
         help="go on with an interrupted run after its last finished epoch")  # fmt: skip
     return parser
+
+
+def add_data(parser):
+    """Add the options that choose the images."""
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--data", metavar="PATH",
+        help="cifar-10-python.tar.gz, a folder extracted from it, or an .npz; the environment "
+        "variable CIFAR10_PATH does the same (default: a download, kept for later)")  # fmt: skip
+    data.add_argument("--sample", action="store_true",
+        help="use the 1,250 images of CIFAR-10 that ship with this project: quick, no download, "
+        "low accuracy")  # fmt: skip
 
 
 def add_mixed_precision(parser):
@@ -70,22 +83,9 @@ def has_native_bfloat16():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def data_parser():
-    """Return a parser of the options that choose the data."""
-    parser = argparse.ArgumentParser(
-        description=sys.modules["__main__"].__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [options]",
-        allow_abbrev=False,
-    )
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument("--data", metavar="PATH",
-        help="cifar-10-python.tar.gz, a folder extracted from it, or an .npz; the environment "
-        "variable CIFAR10_PATH does the same (default: a download, kept for later)")  # fmt: skip
-    data.add_argument("--sample", action="store_true",
-        help="use the 1,250 images of CIFAR-10 that ship with this project: quick, no download, "
-        "low accuracy")  # fmt: skip
-    return parser
+def add_out(parser):
+    parser.add_argument("--out", default=RUNS, metavar="DIR",
+        help="folder for what the script leaves behind (%(default)s)")  # fmt: skip
 
 
 def add_model(parser, purpose="the model that finalize.py saved"):
@@ -93,18 +93,14 @@ def add_model(parser, purpose="the model that finalize.py saved"):
         help=f"{purpose} (%(default)s)")  # fmt: skip
 
 
-def model_option(options):
-    """Return what another script needs to take the same model, "" if it does so anyway."""
-    return "" if options.model == FINAL_MODEL else f" --model {options.model}"
-
-
 def parse_options(parser):
     """Parse the command line; refuse what makes no sense before anything is loaded."""
     options = parser.parse_args()
-    most = SAMPLE_TRAINING_IMAGES if options.sample else CIFAR10_TRAINING_IMAGES
-    if options.limit and options.limit > most:
+    most = SAMPLE_TRAINING_IMAGES if getattr(options, "sample", False) else CIFAR10_TRAINING_IMAGES
+    if getattr(options, "limit", None) and options.limit > most:
         parser.error(f"argument --limit: {options.limit} is above the {most:,} training images")
-    writable_folder(parser, "--out", options.out)
+    if hasattr(options, "out"):
+        writable_folder(parser, "--out", options.out)
     return options
 
 
@@ -131,3 +127,23 @@ def whole_number(least, most=None):
         return number
 
     return parse
+
+
+def command(script, options=None):
+    """Return a command that can be pasted into the shell: another script, on what this one leaves.
+
+    Args:
+        script: its path from the project's folder.
+        options: of this script. None, or where they are the defaults: none for the other one.
+    """
+    path = os.path.relpath(ROOT / script)
+    words = ["python", str(ROOT / script) if path.startswith("..") else path]
+    out, model = getattr(options, "out", RUNS), getattr(options, "model", FINAL_MODEL)
+    if script == "compare.py" and out != RUNS:
+        words.append(out)
+    if script in ("evaluate.py", "predict.py") and model != FINAL_MODEL:
+        words += ["--model", model]
+    if script == "evaluate.py" or script.startswith("experiments/"):
+        words += ["--sample"] if getattr(options, "sample", False) else []
+        words += ["--data", options.data] if getattr(options, "data", None) else []
+    return shlex.join(words)

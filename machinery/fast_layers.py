@@ -1,4 +1,4 @@
-"""Batch normalization in one operation."""
+"""Keras's layers, computed faster."""
 
 import types
 
@@ -7,11 +7,11 @@ import tensorflow as tf
 
 
 def fuse_batch_norm(model):
-    """Have the batch normalizations that follow convolutions computed by TensorFlow's fused one.
+    """Compute the batch normalizations that follow convolutions by TensorFlow's fused operation.
 
-    Keras 3 computes them in some twenty operations, each of which reads and writes all the values;
-    that is a third of a training step. The result is the same, and so is the model: its layers
-    remain Keras's, and what is saved loads anywhere, without this function.
+    Keras 3 computes them in some twenty operations, each of which reads and writes all the values.
+    The result is the same, and so is the model: its layers remain Keras's, and what is saved loads
+    anywhere, without this function.
 
     Args:
         model: a `keras.Model`; its layers are changed in place.

@@ -1,28 +1,20 @@
-"""What a run leaves behind, and the model that finalize.py saves: writing it, reading it back."""
+"""What a run leaves behind, written all or nothing and read back: its result and its history."""
 
 import contextlib
 import csv
 import json
-import logging
 import os
-import platform
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
-import keras
-import numpy as np
-import tensorflow as tf
-
-from dataset import replace_when_complete
-from options import UsageError
+from machinery.errors import UsageError
 
 
 class RunFiles(NamedTuple):
     """Where a run keeps its files; the checkpoint is there only until the run is finished."""
 
     curves: Path
-    numbers: Path
+    history: Path
     result: Path
     checkpoint: Path
 
@@ -42,7 +34,7 @@ def find_earlier_run(files, settings, resume):
     earlier = read_result(files.result)
     if not resume:
         if earlier and not earlier["finished"]:
-            done = len(read_history(files.numbers)["epoch"])
+            done = len(read_history(files.history)["epoch"])
             raise UsageError(
                 f"{files.result} is a run that has finished {done} of "
                 f"{earlier['settings']['epochs']} epochs: go on with --resume, choose another "
@@ -63,13 +55,13 @@ def find_earlier_run(files, settings, resume):
     return earlier
 
 
-def make_way(earlier, files):
+def archive_earlier_run(earlier, files):
     """Move the files of an earlier, finished run to OUT/earlier, named after when it finished."""
     if earlier:
         folder = files.result.parent / "earlier"
         folder.mkdir(exist_ok=True)
         stamp = earlier["finished"].replace(":", "")
-        for file in (files.curves, files.numbers, files.result):
+        for file in (files.curves, files.history, files.result):
             if file.exists():
                 file.replace(folder / f"{file.stem}-{stamp}{file.suffix}")
         print(f"The run of {earlier['finished']} was moved to {folder}")
@@ -78,7 +70,7 @@ def make_way(earlier, files):
 
 
 def remove_partial_files(files):
-    """Remove what a killed run was just writing; see `dataset.replace_when_complete`."""
+    """Remove what a killed run was just writing; see `replace_when_complete`."""
     for partial in files.result.parent.glob(f".{files.result.stem}.*"):
         partial.unlink()
 
@@ -97,6 +89,14 @@ def remark_on_data(cifar10, options):
     if getattr(options, "limit", None):
         images = f"{options.limit:,} training images of {images}"
     return "" if images == "CIFAR-10" else f"on {images}"
+
+
+def stopped_early(result):
+    """Return that a callback ended the run before its last epoch, "" if none did."""
+    trained, planned = result.get("epochs_trained"), result["settings"]["epochs"]
+    if trained is None or trained == planned:
+        return ""
+    return f"stopped early, after {trained} of {planned} epochs"
 
 
 def read_result(path):
@@ -137,74 +137,16 @@ def write_history(path, history):
         writer.writerows(zip(*history.values(), strict=True))
 
 
-def operations_per_image(model):
-    """Return the floating-point operations of a training step per image.
+@contextlib.contextmanager
+def replace_when_complete(path):
+    """Yield a temporary path beside `path`; move it there if the block ends without an error.
 
-    Counts the multiplications and additions of convolutions and dense layers, which are nearly
-    all: one product of matrices forward, one backward for the gradient of the weights and one for
-    that of the inputs, where these are needed.
-    """
-    operations, trained_before = 0, False
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            product = 2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1])
-            operations += product * (1 + layer.trainable + trained_before)
-            trained_before |= layer.trainable
-    return float(operations)
-
-
-def software():
-    return {
-        "python": platform.python_version(),
-        **{package.__name__: package.__version__ for package in (keras, tf, np)},
-    }
-
-
-def hardware():
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-        processor = names[0] if names else processor
-    devices = [device.name for device in tf.config.list_physical_devices("GPU")]
-    return {"processor": processor, "cores": os.cpu_count(), "gpus": devices}
-
-
-def save_final_model(model, result, path):
-    """Save a model as HDF5, with the result of its training as an attribute of the file.
-
-    Keras 3.15 takes the optimizer out of the model while it writes HDF5: a `.keras` file saved
-    from the same model afterwards would silently load with RMSprop.
-    """
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras warns that .h5 is its older format
-    with replace_when_complete(path) as temporary:
-        model.save(temporary)
-        with h5py.File(temporary, "a") as file:
-            file.attrs["result"] = json.dumps(result)
-
-
-def load_final_model(path):
-    """Load the model that finalize.py saved, and say how it was trained.
-
-    Returns:
-        `(model, result)`: a Keras model from float32 images (n, 32, 32, 3) in [0, 1] to class
-        probabilities (n, 10), and the result of its training.
-
-    Raises:
-        UsageError: if there is no such file, or it is not such a model.
+    Whoever is killed in between leaves the earlier file as it was.
     """
     path = Path(path)
-    if not path.exists():
-        raise UsageError(f"there is no model {path}: `python finalize.py --sample` makes one")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        with h5py.File(path) as file:
-            result = json.loads(file.attrs["result"])
-        model = keras.saving.load_model(path, compile=False)
-        if (model.input_shape, model.output_shape) != ((None, 32, 32, 3), (None, 10)):
-            raise ValueError(f"it maps {model.input_shape} to {model.output_shape}")
-    except Exception as error:  # a foreign file can raise nearly anything
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} is not a model that finalize.py saved: {reason}") from error
-    print(
-        f"Model: {path}, {result['settings']['experiment']}, {result['settings']['epochs']} epochs"
-    )
-    return model, result
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

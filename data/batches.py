@@ -1,0 +1,70 @@
+"""Batches of images: in their order to evaluate, shuffled and augmented to train."""
+
+import keras
+import numpy as np
+
+
+class Batches(keras.utils.PyDataset):
+    """Images and labels, a batch at a time, as Keras's `fit`, `evaluate` and `predict` take them.
+
+    Args:
+        images: uint8 (n, height, width, channels) in 0..255.
+        labels: float32 one-hot (n, classes).
+        batch_size: images in a batch; the last one may be smaller.
+        prep_pixels: function from uint8 images to a list of one float32 array in [0, 1].
+
+    Each batch is float32 images (batch_size, height, width, channels) in [0, 1], and their labels.
+    """
+
+    def __init__(self, images, labels, batch_size, prep_pixels):
+        # Two threads prepare batches ahead. With fewer, Keras leaves that to tf.data, whose tuner
+        # sometimes makes the end of an epoch wait for as long as the epoch has taken.
+        super().__init__(workers=2)
+        self.images, self.labels = images, labels
+        self.batch_size, self.prep_pixels = batch_size, prep_pixels
+        self.order = np.arange(len(images))
+
+    def __len__(self):
+        return -(-len(self.images) // self.batch_size)  # rounded up
+
+    def __getitem__(self, step):
+        indices = self.indices(step)
+        (images,) = self.prep_pixels(self.images[indices])
+        return images, self.labels[indices]
+
+    def indices(self, step):
+        """Return which of the images are in a batch."""
+        return self.order[step * self.batch_size : (step + 1) * self.batch_size]
+
+
+class TrainingBatches(Batches):
+    """The same in another order each epoch, and augmented.
+
+    Args:
+        augment: function `(images, indices, epoch, random) -> images` of a batch: float32 images
+            in [0, 1], which of all the images they are, the epoch's index from 0, and a
+            `numpy.random.Generator`. None leaves the images as they are.
+    """
+
+    def __init__(self, images, labels, batch_size, prep_pixels, augment=None):
+        super().__init__(images, labels, batch_size, prep_pixels)
+        self.augment = augment
+        self.shuffle(0, np.random.default_rng(0))
+
+    def shuffle(self, epoch, random):
+        """Draw an epoch's order, and a seed for each of its batches.
+
+        Args:
+            epoch: its index, from 0.
+            random: a `numpy.random.Generator`.
+        """
+        self.epoch = epoch
+        self.order = random.permutation(len(self.images))
+        self.batch_seeds = random.integers(2**63, size=len(self))
+
+    def __getitem__(self, step):
+        images, labels = super().__getitem__(step)
+        if self.augment:
+            random = np.random.default_rng(self.batch_seeds[step])
+            images = self.augment(images, self.indices(step), self.epoch, random)
+        return images, labels

@@ -1,0 +1,122 @@
+"""The callbacks of every run: its randomness, its progress bar, its checkpoints."""
+
+import time
+
+import keras
+import numpy as np
+
+
+class SeedEachEpoch(keras.callbacks.Callback):
+    """Makes what is random in an epoch depend on the seed and the epoch alone.
+
+    So a resumed run sees what it would have seen without the break.
+
+    Args:
+        seed: whole number from 0.
+        batches: a `data.batches.TrainingBatches`, which this callback shuffles.
+    """
+
+    def __init__(self, seed, batches):
+        super().__init__()
+        self.seed, self.batches = seed, batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        random = np.random.default_rng([self.seed, epoch])
+        self.batches.shuffle(epoch, random)
+        # What dropout and other layers draw from; a checkpoint leaves these states out.
+        for variable in self.model.non_trainable_variables:
+            if variable.name == "seed_generator_state":
+                variable.assign(random.integers(2**31, size=2))
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, with the time left for the whole run.
+
+    Keras says "val" for whatever set `fit` evaluates on; here it is called by its name.
+
+    Args:
+        evaluated_on: "test" or "validation".
+    """
+
+    def __init__(self, evaluated_on):
+        super().__init__()
+        self.evaluated_on = evaluated_on
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self.start, self.first_epoch = time.monotonic(), None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.first_epoch is None:
+            self.first_epoch = epoch
+        else:
+            per_epoch = (time.monotonic() - self.start) / (epoch - self.first_epoch)
+            print(f"About {duration(per_epoch * (self.epochs - epoch))} left. ", end="")
+        super().on_epoch_begin(epoch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        renamed = {name.replace("val_", f"{self.evaluated_on}_"): logs[name] for name in logs}
+        super().on_epoch_end(epoch, renamed)
+
+
+def duration(seconds):
+    """Return seconds in words, `1 h 12 min` or `3 min 20 s`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+class SaveProgress(keras.callbacks.Callback):
+    """Saves history, model and callbacks after each epoch, so that a killed run can be resumed.
+
+    Keras's BackupAndRestore keeps neither the history nor the callbacks' state, and overwrites its
+    file in place. This one has to come last: it saves what the others have made of the epoch.
+
+    Args:
+        run: a `machinery.run.Run`.
+        others: the callbacks whose state is saved: patience counted so far, best weights.
+    """
+
+    def __init__(self, run, others):
+        super().__init__()
+        self.run, self.others = run, others
+
+    def on_train_begin(self, logs=None):
+        # Keras's callbacks reset themselves when training begins, which they have done by now.
+        self.initial_states = [state_of(callback) for callback in self.others]
+        for callback, state in zip(self.others, self.run.callback_states, strict=False):
+            vars(callback).update(state)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {
+            "epoch": epoch + 1,
+            "train_loss": logs["loss"],
+            "train_accuracy": round(100 * logs["accuracy"], 4),
+            f"{self.run.evaluated_on}_loss": logs["val_loss"],
+            f"{self.run.evaluated_on}_accuracy": round(100 * logs["val_accuracy"], 4),
+            "seconds": time.monotonic() - self.start,
+        }
+        states = [
+            changed(before, state_of(callback))
+            for before, callback in zip(self.initial_states, self.others, strict=True)
+        ]
+        self.run.save_epoch(row, self.model, states)
+
+
+def state_of(callback):
+    """Return those attributes of a callback that are numbers, texts, or lists of arrays."""
+
+    def is_state(value):
+        if isinstance(value, list):
+            return all(isinstance(item, np.ndarray) for item in value)
+        return value is None or isinstance(value, bool | int | float | str | np.generic)
+
+    return {name: value for name, value in vars(callback).items() if is_state(value)}
+
+
+def changed(before, now):
+    """Return those items of a dict that another one does not have."""
+    return {name: value for name, value in now.items() if value is not before.get(name, before)}

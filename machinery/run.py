@@ -1,0 +1,248 @@
+"""A run of an experiment: whether it may begin, how far it got, and what it leaves behind."""
+
+import contextlib
+import os
+import platform
+import sys
+from datetime import datetime
+
+from data.download import find_cifar10
+from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch
+from machinery.checkpoint import load_checkpoint, save_checkpoint
+from machinery.errors import UsageError
+from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS
+from machinery.recipe import differences, recipe_of
+from machinery.records import (
+    RunFiles,
+    accuracy_line,
+    archive_earlier_run,
+    find_earlier_run,
+    read_history,
+    remark_on_data,
+    remove_partial_files,
+    stopped_early,
+    write_history,
+    write_result,
+)
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def begin_run(name, experiment_name, experiment, options):
+    """Return the `Run` that the options ask for, with its images; keep what an earlier one left.
+
+    Args:
+        name: what the run's files are called.
+        experiment_name, experiment: what is run.
+        options: what `parse_options` returned.
+
+    Raises:
+        UsageError: if an unfinished run is in the way, or there is none to resume.
+        DatasetError: if there are no images.
+    """
+    run = Run(name, experiment_name, experiment, options)
+    earlier = find_earlier_run(run.files, run.settings, options.resume)
+    if options.resume and earlier["finished"]:
+        print(f"{run.files.result} is finished already, there is nothing to resume")
+        print(accuracy_line(earlier["test_accuracy"], earlier["remark"]))
+        run.finished = True
+        return run
+
+    run.cifar10 = find_cifar10(options.data, options.sample)
+    run.result = {
+        "name": name,
+        "test_accuracy": None,
+        "test_loss": None,
+        "published_accuracy": experiment.published_accuracy,
+        "remark": remark_on_data(run.cifar10, options),
+        "settings": run.settings,
+        "dataset": {"source": run.cifar10.source, "sha256": run.cifar10.sha256},
+        "versions": software(),
+        "hardware": hardware(),
+        "started": datetime.now().isoformat(timespec="seconds"),
+        "finished": None,
+    }
+    if options.resume:
+        if earlier["dataset"]["sha256"] != run.cifar10.sha256:
+            raise UsageError(
+                f"{run.files.result} was started with other images, "
+                f"from {earlier['dataset']['source']}"
+            )
+        run.result["started"] = earlier["started"]
+    else:
+        archive_earlier_run(earlier, run.files)
+    remove_partial_files(run.files)
+    write_result(run.files.result, run.result)
+    return run
+
+
+class Run:
+    """A run of an experiment.
+
+    Attributes:
+        files: a `RunFiles`. settings: what may not change when it is resumed.
+        epochs, batch_size: as the options or the experiment say.
+        epochs_trained: how many are done. last_epoch: the one to stop after, at the latest.
+        history: a list for each column of NAME.csv. result: what goes into NAME.json.
+        cifar10: the images. evaluated_on: "test" or "validation".
+        callback_states: what `SaveProgress` restores.
+        finished: whether there is nothing left to do.
+    """
+
+    def __init__(self, name, experiment_name, experiment, options):
+        self.name, self.experiment, self.options = name, experiment, options
+        self.files = RunFiles.of(options.out, name)
+        self.epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.epochs)
+        divisor = SAMPLE_BATCH_DIVISOR if options.sample else 1
+        self.batch_size = options.batch_size or experiment.batch_size // divisor
+        self.settings = {
+            "experiment": experiment_name,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "seed": options.seed,
+            "mixed_precision": options.mixed_precision,
+            "validation": options.validation,
+            "sample": options.sample,
+            "limit": options.limit,
+        }
+        self.evaluated_on = "validation" if options.validation == "holdout" else "test"
+        self.epochs_trained, self.last_epoch = 0, self.epochs
+        self.history, self.callback_states = {"epoch": []}, []
+        self.finished = False
+
+    def resume(self, model):
+        """Return the model of the checkpoint, if there is one, in place of a new one.
+
+        Raises:
+            UsageError: if the checkpoint's network, optimizer or callbacks are not the new one's.
+        """
+        self.recipe = recipe_of(self.experiment, model)
+        if self.files.checkpoint.exists():
+            model, record, self.callback_states = load_checkpoint(self.files.checkpoint)
+            if edits := differences(record["recipe"], self.recipe):
+                raise UsageError(
+                    f"{self.files.checkpoint} was trained with other code than "
+                    f"{self.settings['experiment']} has now: {'; '.join(edits[:3])}"
+                    f"{f'; and {len(edits) - 3} more' if edits[3:] else ''}. "
+                    "Undo the edit, or choose another --out"
+                )
+            self.epochs_trained = record["epochs_trained"]
+            if record["stopped"]:
+                self.last_epoch = self.epochs_trained
+            self.history = read_history(self.files.history, self.epochs_trained)
+            print(f"Resuming after epoch {self.epochs_trained} of {self.epochs}")
+        print(
+            f"{self.name}: {model.count_params():,} parameters, {self.epochs} epochs in batches of "
+            f"{self.batch_size}, computed in {keras.config.dtype_policy().compute_dtype}",
+            flush=True,
+        )
+        return model
+
+    def callbacks(self, batches):
+        """Return the callbacks of the experiment and of the run, for batches to train on."""
+        others = self.experiment.callbacks
+        return [
+            SeedEachEpoch(self.options.seed, batches),
+            *others,
+            Progress(self.evaluated_on),
+            SaveProgress(self, others),
+        ]
+
+    def save_epoch(self, row, model, callback_states):
+        """Save an epoch's row of the history, and the checkpoint."""
+        for column, value in row.items():
+            self.history.setdefault(column, []).append(round(value, 6))
+        # The checkpoint comes last: the epochs that it counts are in the history for sure.
+        write_history(self.files.history, self.history)
+        record = {
+            "epochs_trained": row["epoch"],
+            "stopped": model.stop_training,
+            "recipe": self.recipe,
+        }
+        save_checkpoint(self.files.checkpoint, model, record, callback_states)
+        self.epochs_trained = row["epoch"]
+
+    @contextlib.contextmanager
+    def interruptible(self):
+        """Say on Ctrl-C what is saved, and how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            print(
+                f"\nInterrupted. {self.epochs_trained} of {self.epochs} epochs are saved in "
+                f"{self.options.out}.\nTo go on, run the same command with --resume.",
+                file=sys.stderr,
+            )
+            raise
+
+    def result_of(self, model, accuracy, loss, training_images, validation_images, test_images):
+        """Print the accuracy, and return what goes into NAME.json."""
+        operations = operations_per_image(model) * training_images * self.epochs_trained
+        self.result |= {
+            "test_accuracy": round(100 * accuracy, 4),
+            "test_loss": round(loss, 6),
+            "epochs_trained": self.epochs_trained,
+            "parameters": model.count_params(),
+            "training_petaflop": round(operations / 1e15, 4),
+            "seconds": round(sum(self.history["seconds"]), 1),
+            "finished": datetime.now().isoformat(timespec="seconds"),
+        }
+        self.result["dataset"] |= {
+            "training_images": training_images,
+            "validation_images": validation_images if self.evaluated_on == "validation" else 0,
+            "test_images": test_images,
+        }
+        print(accuracy_line(self.result["test_accuracy"], self.remarks()))
+        return self.result
+
+    def remarks(self):
+        """Return what has to be said beside the accuracy, "" if nothing."""
+        remarks = self.result["remark"], stopped_early(self.result)
+        return "; ".join(remark for remark in remarks if remark)
+
+    def title(self):
+        """Return what stands above the learning curves."""
+        accuracy = f"{self.name}: test accuracy {self.result['test_accuracy']:.2f} %"
+        return f"{accuracy}\n{self.remarks()}".strip()
+
+    def finish(self, result):
+        """Write NAME.json, remove the checkpoint, and say what is where."""
+        write_result(self.files.result, result)
+        self.files.checkpoint.unlink()
+        print(f"Learning curves: {self.files.curves}")
+        print(f"Numbers:         {self.files.history}")
+        print(f"Result:          {self.files.result}")
+
+
+def operations_per_image(model):
+    """Return the floating-point operations of a training step per image.
+
+    Counts the multiplications and additions of convolutions and dense layers, which are nearly
+    all: one product of matrices forward, one backward for the gradient of the weights and one for
+    that of the inputs, where these are needed.
+    """
+    operations, trained_before = 0, False
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            product = 2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1])
+            operations += product * (1 + layer.trainable + trained_before)
+            trained_before |= layer.trainable
+    return float(operations)
+
+
+def software():
+    return {
+        "python": platform.python_version(),
+        **{package.__name__: package.__version__ for package in (keras, tf, np)},
+    }
+
+
+def hardware():
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+        processor = names[0] if names else processor
+    devices = [device.name for device in tf.config.list_physical_devices("GPU")]
+    return {"processor": processor, "cores": os.cpu_count(), "gpus": devices}
