@@ -76,35 +76,34 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         save_model: function of the trained model and its result, called before the run counts as
             finished. None discards the model.
     """
-    run = begin_run(save_as or name, name, experiment, options)
-    if run.finished:
-        return
+    with begin_run(save_as or name, name, experiment, options) as run:
+        if run.finished:
+            return
 
-    # 1. Load the images and their labels.
-    trainX, trainY, testX, testY = load_dataset(run.cifar10, options.limit)
-    valX, valY = testX, testY  # as in the tutorial; an honest choice needs images of its own
-    if options.validation == "holdout":
-        (trainX, trainY), (valX, valY) = hold_out(trainX, trainY)
+        # 1. Load the images and their labels.
+        trainX, trainY, testX, testY = load_dataset(run.cifar10, options.limit)
+        valX, valY = testX, testY  # as in the tutorial; an honest choice needs images of its own
+        if options.validation == "holdout":
+            (trainX, trainY), (valX, valY) = hold_out(trainX, trainY)
 
-    # 2. Prepare the pixels, one batch after the other.
-    train = TrainingBatches(trainX, trainY, run.batch_size, prep_pixels, experiment.augment)
-    validation = Batches(valX, valY, run.batch_size, prep_pixels)
-    test = Batches(testX, testY, run.batch_size, prep_pixels)
+        # 2. Prepare the pixels, one batch after the other.
+        train = TrainingBatches(trainX, trainY, run.batch_size, prep_pixels, experiment.augment)
+        validation = Batches(valX, valY, run.batch_size, prep_pixels)
+        test = Batches(testX, testY, run.batch_size, prep_pixels)
 
-    # 3. Define the model. The same seed gives the same numbers on the same machine.
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(options.seed)
-    # Mixed precision: weights and their updates in float32, layers compute in bfloat16.
-    # Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
-    keras.config.set_dtype_policy("mixed_bfloat16" if options.mixed_precision else "float32")
-    model = experiment.define_model()
-    if experiment.initialize:
-        experiment.initialize(model, trainX)
-    model = run.resume(model)
-    fuse_batch_norm(model)
+        # 3. Define the model. The same seed gives the same numbers on the same machine.
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(options.seed)
+        # Mixed precision: weights and their updates in float32, layers compute in bfloat16.
+        # Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
+        keras.config.set_dtype_policy("mixed_bfloat16" if options.mixed_precision else "float32")
+        model = experiment.define_model()
+        if experiment.initialize:
+            experiment.initialize(model, trainX)
+        model = run.resume(model)
+        fuse_batch_norm(model)  # Keras's own is slower, see machinery/fast_layers.py
 
-    # 4. Evaluate: train, and test after each epoch.
-    with run.interruptible():
+        # 4. Evaluate: train, and test after each epoch.
         model.fit(
             train,
             initial_epoch=run.epochs_trained,
@@ -119,12 +118,12 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             tested = experiment.test_time_augmentation(model)
         loss, accuracy = tested.evaluate(test, verbose=0)
 
-    # 5. Present the accuracy and the learning curves.
-    result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))
-    summarize_diagnostics(run.history, run.files.curves, run.title())
-    if save_model:
-        save_model(model, result)
-    run.finish(result)
+        # 5. Present the accuracy and the learning curves.
+        result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))
+        summarize_diagnostics(run.history, run.files.curves, run.title())
+        if save_model:
+            save_model(model, result)
+        run.finish(result)
 
 
 def load_dataset(cifar10=None, limit=None):

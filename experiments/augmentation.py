@@ -1,4 +1,4 @@
-"""Data augmentation: baseline3 on images that are mirrored and shifted by up to 10 %.
+"""Data augmentation: baseline3 on images that are flipped and shifted by up to 10 %.
 
 Each epoch shows a new variant of every image, so there is less to memorize.
 

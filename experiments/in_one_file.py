@@ -89,5 +89,6 @@ if __name__ == "__main__":
     )
     _, accuracy = model.evaluate(testX, testY, verbose=0)
     print(f"> {100 * accuracy:.3f}")
-    summarize_diagnostics(history, "in_one_file.png")
-    print("Learning curves: in_one_file.png")
+    Path("runs").mkdir(exist_ok=True)
+    summarize_diagnostics(history, "runs/in_one_file.png")
+    print("Learning curves: runs/in_one_file.png")

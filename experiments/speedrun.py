@@ -195,7 +195,7 @@ def flip_and_shift(images, indices, epoch, random, without=None):
 
 
 def test_time_augmentation(model):
-    """Return a model that averages the predictions for six views: three shifts, mirrored or not.
+    """Return a model that averages the predictions for six views: three shifts, flipped or not.
 
     The views that are not shifted count twice.
 

@@ -60,10 +60,12 @@ class Progress(keras.callbacks.ProgbarLogger):
 
 
 def duration(seconds):
-    """Return seconds in words, `1 h 12 min` or `3 min 20 s`."""
+    """Return seconds in words: `1 h 12 min`, `3 min 20 s` or `45 s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 class SaveProgress(keras.callbacks.Callback):

@@ -17,23 +17,18 @@ def recipe_of(experiment, model):
     Returns:
         A flat dict of what JSON can express: `{"conv2d.filters": 32, ...}`.
     """
-    parts = {layer.name: layer.get_config() for layer in model.layers}
-    parts["network"] = [node_names(layer) for layer in model.layers]
-    parts["optimizer"] = model.optimizer.get_config()
+    # Keras numbers the names of layers through all models of a process; these count in their own.
+    labels = {layer.name: f"{type(layer).__name__} {k}" for k, layer in enumerate(model.layers)}
+    parts = {
+        labels[layer["config"]["name"]]: {**layer["config"], "inputs": layer.get("inbound_nodes")}
+        for layer in model.get_config()["layers"]
+    }
+    parts["optimizer"] = {**model.optimizer.get_config(), "name": type(model.optimizer).__name__}
     parts["loss"] = keras.saving.serialize_keras_object(model.loss)
     for field in ("augment", "initialize", "test_time_augmentation", "callbacks"):
         parts[field] = describe(getattr(experiment, field))
-    return json.loads(json.dumps(dict(flatten(parts)), default=str))
-
-
-def node_names(layer):
-    """Return a layer's class and name, and the names of those that its inputs come from."""
-    inputs = keras.tree.flatten(layer.input)
-    return [
-        type(layer).__name__,
-        layer.name,
-        *(tensor._keras_history.operation.name for tensor in inputs),
-    ]
+    recipe = json.loads(json.dumps(dict(flatten(parts)), default=str))
+    return {name: labels.get(str(value), value) for name, value in recipe.items()}
 
 
 def describe(value):
@@ -46,11 +41,11 @@ def describe(value):
         return value
     if inspect.isroutine(value):
         return source_of(value)
-    attributes = (
-        {name: describe(attribute) for name, attribute in vars(value).items()}
-        if hasattr(value, "__dict__")
-        else {}
-    )
+    attributes = {
+        name: describe(attribute)
+        for name, attribute in getattr(value, "__dict__", {}).items()
+        if name not in ("_model", "params")  # which Keras sets when training begins
+    }
     return {"class": source_of(type(value)), **attributes}
 
 
@@ -85,10 +80,11 @@ def differences(before, now):
         elif name not in before:
             texts.append(f"{name} is new")
         elif before[name] != now[name]:
-            is_code = "\n" in str(before[name]) + str(now[name])
-            texts.append(
-                f"{name}: the code was edited"
-                if is_code
-                else f"{name} was {before[name]}, not {now[name]}"
-            )
+            edited = f"{name} was {shown(before[name])}, not {shown(now[name])}"
+            texts.append(f"the code of {name} was edited" if "\n" in edited else edited)
     return texts
+
+
+def shown(value):
+    """Return a value as one would write it: 0.001, not the float32 next to it."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -30,8 +30,11 @@ import numpy as np
 import tensorflow as tf
 
 
+@contextlib.contextmanager
 def begin_run(name, experiment_name, experiment, options):
-    """Return the `Run` that the options ask for, with its images; keep what an earlier one left.
+    """Yield the `Run` that the options ask for, with its images; say on Ctrl-C how to go on.
+
+    The files of an earlier, finished run are archived.
 
     Args:
         name: what the run's files are called.
@@ -48,7 +51,8 @@ def begin_run(name, experiment_name, experiment, options):
         print(f"{run.files.result} is finished already, there is nothing to resume")
         print(accuracy_line(earlier["test_accuracy"], earlier["remark"]))
         run.finished = True
-        return run
+        yield run
+        return
 
     run.cifar10 = find_cifar10(options.data, options.sample)
     run.result = {
@@ -75,7 +79,15 @@ def begin_run(name, experiment_name, experiment, options):
         archive_earlier_run(earlier, run.files)
     remove_partial_files(run.files)
     write_result(run.files.result, run.result)
-    return run
+    try:
+        yield run
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. {run.epochs_trained} of {run.epochs} epochs are saved in "
+            f"{options.out}.\nTo go on, run the same command with --resume.",
+            file=sys.stderr,
+        )
+        raise
 
 
 class Run:
@@ -163,19 +175,6 @@ class Run:
         }
         save_checkpoint(self.files.checkpoint, model, record, callback_states)
         self.epochs_trained = row["epoch"]
-
-    @contextlib.contextmanager
-    def interruptible(self):
-        """Say on Ctrl-C what is saved, and how to go on."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            print(
-                f"\nInterrupted. {self.epochs_trained} of {self.epochs} epochs are saved in "
-                f"{self.options.out}.\nTo go on, run the same command with --resume.",
-                file=sys.stderr,
-            )
-            raise
 
     def result_of(self, model, accuracy, loss, training_images, validation_images, test_images):
         """Print the accuracy, and return what goes into NAME.json."""
