@@ -69,6 +69,7 @@ def train_and_evaluate(model, trainX, trainY, testX, testY, **options):
 # 5. Present
 def summarize_diagnostics(history, path):
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(8, 8), sharex=True)
+    figure.suptitle("Learning curves of baseline3 in plain Keras")
     for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
         axes.plot(history.epoch, history.history[metric], color="blue", label="train")
         axes.plot(history.epoch, history.history[f"val_{metric}"], color="orange", label="test")

@@ -15,13 +15,16 @@ def recipe_of(experiment, model):
         model: the compiled model that it defines.
 
     Returns:
-        A flat dict of what JSON can express: `{"conv2d.filters": 32, ...}`.
+        A flat dict of what JSON can express: `{"Conv2D 1.filters": 32, ...}`.
     """
+    layers = model.get_config()["layers"]
     # Keras numbers the names of layers through all models of a process; these count in their own.
-    labels = {layer.name: f"{type(layer).__name__} {k}" for k, layer in enumerate(model.layers)}
+    labels = {
+        layer["config"]["name"]: f"{layer['class_name']} {k}" for k, layer in enumerate(layers)
+    }
     parts = {
         labels[layer["config"]["name"]]: {**layer["config"], "inputs": layer.get("inbound_nodes")}
-        for layer in model.get_config()["layers"]
+        for layer in layers
     }
     parts["optimizer"] = {**model.optimizer.get_config(), "name": type(model.optimizer).__name__}
     parts["loss"] = keras.saving.serialize_keras_object(model.loss)

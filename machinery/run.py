@@ -219,7 +219,7 @@ def operations_per_image(model):
     """Return the floating-point operations of a training step per image.
 
     Counts the multiplications and additions of convolutions and dense layers, which are nearly
-    all: one product of matrices forward, one backward for the gradient of the weights and one for
+    all: one matrix multiplication forward, one backward for the gradient of the weights and one for
     that of the inputs, where these are needed.
     """
     operations, trained_before = 0, False
@@ -244,4 +244,5 @@ def hardware():
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
         processor = names[0] if names else processor
     devices = [device.name for device in tf.config.list_physical_devices("GPU")]
-    return {"processor": processor, "cores": os.cpu_count(), "gpus": devices}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": processor, "cores": cores, "gpus": devices}
