@@ -8,7 +8,7 @@ from harness import load_dataset, prep_pixels
 from machinery.errors import readable_errors
 from machinery.final_model import load_final_model
 from machinery.options import add_data, add_model, command, parse_options, script_parser
-from machinery.records import accuracy_line, remark_on_data
+from machinery.records import accuracy_line, remark_on_data, stopped_early
 
 
 def main():
@@ -28,7 +28,7 @@ def main():
     )
     trained = training["remark"] and f"trained {training['remark']}"
     tested = remark_on_data(cifar10, options) and f"tested {remark_on_data(cifar10, options)}"
-    print(accuracy_line(100 * accuracy, trained, tested))
+    print(accuracy_line(100 * accuracy, trained, stopped_early(training), tested))
     print(f"Next: {command('predict.py', options)}")
 
 

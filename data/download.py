@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -83,7 +84,7 @@ def download_unless_cached():
             save_cache(cifar10)
         return cifar10._replace(source=source)
 
-    script = f"python {sys.argv[0]}"
+    script = shlex.join(["python", sys.argv[0]])
     raise DatasetError(
         "CIFAR-10 was not found. Tried\n" + "\n".join(failures) + "\nAny of these works:\n"
         f"  {script} --sample          # 1,250 images that ship with this project\n"

@@ -1,9 +1,12 @@
 """The callbacks of every run: its randomness, its progress bar, its checkpoints."""
 
+import inspect
 import time
 
 import keras
 import numpy as np
+
+STATE_LEAVES = (type(None), bool, int, float, str, np.generic, np.ndarray)
 
 
 class SeedEachEpoch(keras.callbacks.Callback):
@@ -85,7 +88,6 @@ class SaveProgress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         # Keras's callbacks reset themselves when training begins, which they have done by now.
-        self.initial_states = [state_of(callback) for callback in self.others]
         for callback, state in zip(self.others, self.run.callback_states, strict=False):
             vars(callback).update(state)
 
@@ -101,24 +103,19 @@ class SaveProgress(keras.callbacks.Callback):
             f"{self.run.evaluated_on}_accuracy": round(100 * logs["val_accuracy"], 4),
             "seconds": time.monotonic() - self.start,
         }
-        states = [
-            changed(before, state_of(callback))
-            for before, callback in zip(self.initial_states, self.others, strict=True)
-        ]
-        self.run.save_epoch(row, self.model, states)
+        self.run.save_epoch(row, self.model, [state_of(callback) for callback in self.others])
 
 
 def state_of(callback):
-    """Return those attributes of a callback that are numbers, texts, or lists of arrays."""
+    """Return those attributes of a callback that are made of numbers, texts and arrays.
 
-    def is_state(value):
-        if isinstance(value, list):
-            return all(isinstance(item, np.ndarray) for item in value)
-        return value is None or isinstance(value, bool | int | float | str | np.generic)
-
-    return {name: value for name, value in vars(callback).items() if is_state(value)}
-
-
-def changed(before, now):
-    """Return those items of a dict that another one does not have."""
-    return {name: value for name, value in now.items() if value is not before.get(name, before)}
+    Those that it was made with are left out: they are in the code. (Keras's EarlyStopping changes
+    the sign of its min_delta when training begins, and would do so once more.)
+    """
+    settings = inspect.signature(type(callback)).parameters
+    return {
+        name: value
+        for name, value in vars(callback).items()
+        if name not in settings
+        and all(isinstance(leaf, STATE_LEAVES) for leaf in keras.tree.flatten(value))
+    }

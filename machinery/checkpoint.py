@@ -20,45 +20,50 @@ def save_checkpoint(path, model, record, callback_states):
         path: ends in `.keras`.
         model: a compiled `keras.Model`.
         record: what JSON can express.
-        callback_states: for each callback a dict of numbers, texts and lists of arrays.
+        callback_states: for each callback a dict, made of numbers, texts, arrays, lists and dicts.
     """
-    scalars = [{name: plain(value) for name, value in state.items()} for state in callback_states]
+    arrays = []
+    content = {**record, "callbacks": encode(callback_states, arrays)}
     with replace_when_complete(path) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr("run.json", json.dumps({**record, "callbacks": scalars}))
-            for index, state in enumerate(callback_states):
-                for name, value in state.items():
-                    for number, array in enumerate(value if isinstance(value, list) else ()):
-                        with archive.open(array_member(index, name, number), "w") as file:
-                            np.save(file, array, allow_pickle=False)
-
-
-def plain(value):
-    """Return a number, a text, or how many arrays a list holds, as JSON can express it."""
-    if isinstance(value, list):
-        return {"arrays": len(value)}
-    return value.item() if isinstance(value, np.generic) else value
+            archive.writestr("run.json", json.dumps(content))
+            for number, array in enumerate(arrays):
+                with archive.open(f"arrays/{number}.npy", "w") as file:
+                    np.save(file, array, allow_pickle=False)
 
 
 def load_checkpoint(path):
-    """Return the model, the record and the callbacks' states that `save_checkpoint` was given."""
+    """Return the model, the record and the callbacks' states that `save_checkpoint` was given.
+
+    Tuples come back as lists.
+    """
     model = keras.saving.load_model(path)
     with zipfile.ZipFile(path) as archive:
         record = json.loads(archive.read("run.json"))
-        states = record.pop("callbacks")
-        for index, state in enumerate(states):
-            for name, value in state.items():
-                if isinstance(value, dict):
-                    members = (array_member(index, name, k) for k in range(value["arrays"]))
-                    state[name] = [read_array(archive, member) for member in members]
+        states = decode(record.pop("callbacks"), archive)
     return model, record, states
 
 
-def read_array(archive, member):
-    with archive.open(member) as file:
+def encode(value, arrays):
+    """Return what JSON can express; arrays go into a list, and their place in it stays."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, dict):
+        return {"dict": {name: encode(item, arrays) for name, item in value.items()}}
+    if isinstance(value, list | tuple):
+        return [encode(item, arrays) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def decode(value, archive):
+    """Return what `encode` was given, with the arrays from the archive."""
+    if isinstance(value, list):
+        return [decode(item, archive) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "dict" in value:
+        return {name: decode(item, archive) for name, item in value["dict"].items()}
+    with archive.open(f"arrays/{value['array']}.npy") as file:
         return np.load(file, allow_pickle=False)
-
-
-def array_member(index, name, number):
-    return f"callbacks/{index}/{name}/{number}.npy"

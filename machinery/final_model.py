@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from machinery.errors import UsageError
+from machinery.options import command
 from machinery.records import replace_when_complete
 
 import h5py
@@ -36,7 +37,7 @@ def load_final_model(path):
     """
     path = Path(path)
     if not path.exists():
-        raise UsageError(f"there is no model {path}: `python finalize.py --sample` makes one")
+        raise UsageError(f"there is no model {path}: `{command('finalize.py')} --sample` makes one")
     try:
         with h5py.File(path) as file:
             result = json.loads(file.attrs["result"])
@@ -46,7 +47,6 @@ def load_final_model(path):
     except Exception as error:  # a foreign file can raise nearly anything
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path} is not a model that finalize.py saved: {reason}") from error
-    print(
-        f"Model: {path}, {result['settings']['experiment']}, {result['settings']['epochs']} epochs"
-    )
+    epochs = result.get("epochs_trained", result["settings"]["epochs"])
+    print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs")
     return model, result

@@ -1,8 +1,12 @@
 """What a run's numbers depend on in the code of its experiment, to tell whether it was edited."""
 
+import ast
 import functools
 import inspect
 import json
+import sysconfig
+import textwrap
+from pathlib import Path
 
 import keras
 
@@ -34,33 +38,65 @@ def recipe_of(experiment, model):
     return {name: labels.get(str(value), value) for name, value in recipe.items()}
 
 
-def describe(value):
-    """Return what tells a value of an experiment from an edited one."""
-    if isinstance(value, functools.partial):
-        return {"function": describe(value.func), "arguments": [value.args, value.keywords]}
-    if isinstance(value, tuple | list):
-        return [describe(item) for item in value]
+def describe(value, above=()):
+    """Return what tells a value of an experiment from an edited one.
+
+    Of functions and classes of the project that is their code, and what else of the project it
+    uses; of anybody else's, their names.
+
+    Args:
+        value: anything.
+        above: the functions and classes that are being described already, which may use each other.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if inspect.isroutine(value):
-        return source_of(value)
+    if isinstance(value, tuple | list):
+        return [describe(item, above) for item in value]
+    if isinstance(value, dict):
+        return {str(name): describe(item, above) for name, item in value.items()}
+    if isinstance(value, functools.partial):
+        arguments = [describe(value.args, above), describe(value.keywords, above)]
+        return {"function": describe(value.func, above), "arguments": arguments}
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return describe_code(value, above)
     attributes = {
-        name: describe(attribute)
+        name: describe(attribute, above)
         for name, attribute in getattr(value, "__dict__", {}).items()
         if name not in ("_model", "params")  # which Keras sets when training begins
     }
-    return {"class": source_of(type(value)), **attributes}
+    return {"class": describe_code(type(value), above), **attributes}
 
 
-def source_of(value):
-    """Return the code of a function or class of the project's; the name of anybody else's."""
+def describe_code(value, above):
+    """Return the code of a function or class, with what it uses; see `describe`."""
     name = f"{value.__module__}.{value.__qualname__}"
-    if value.__module__.partition(".")[0] in ("keras", "numpy", "tensorflow", "builtins"):
-        return name
     try:
-        return inspect.getsource(value)
-    except (OSError, TypeError):
+        ours = not Path(inspect.getfile(value)).is_relative_to(sysconfig.get_path("purelib"))
+        code = without_comments(inspect.getsource(value))
+    except (OSError, TypeError):  # written in C, or typed in
         return name
+    if not ours or value in above:
+        return name
+    used = {}
+    for function in vars(value).values() if inspect.isclass(value) else (value,):
+        if inspect.isfunction(function):
+            variables = inspect.getclosurevars(function)
+            used |= variables.nonlocals | variables.globals
+    above = (*above, value)
+    uses = {name: describe(it, above) for name, it in used.items() if not inspect.ismodule(it)}
+    return {"code": code, **uses}
+
+
+def without_comments(source):
+    """Return the code of a function or class without comments and docstrings."""
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:  # a lambda, cut out of its line
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def flatten(parts, path=""):
@@ -84,7 +120,9 @@ def differences(before, now):
             texts.append(f"{name} is new")
         elif before[name] != now[name]:
             edited = f"{name} was {shown(before[name])}, not {shown(now[name])}"
-            texts.append(f"the code of {name} was edited" if "\n" in edited else edited)
+            texts.append(
+                f"the code of {name.removesuffix('.code')} was edited" if "\n" in edited else edited
+            )
     return texts
 
 

@@ -49,7 +49,7 @@ def begin_run(name, experiment_name, experiment, options):
     earlier = find_earlier_run(run.files, run.settings, options.resume)
     if options.resume and earlier["finished"]:
         print(f"{run.files.result} is finished already, there is nothing to resume")
-        print(accuracy_line(earlier["test_accuracy"], earlier["remark"]))
+        print(accuracy_line(earlier["test_accuracy"], earlier["remark"], stopped_early(earlier)))
         run.finished = True
         yield run
         return

@@ -1,17 +1,33 @@
+"""What several test files need. Tests run in this process, offline, unless they say otherwise."""
+
+import contextlib
 import csv
+import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+from data import download
+from data.cifar10 import SAMPLE, read_npz
+from harness import run_test_harness
+from machinery.run import Run
 
 import keras
+import numpy as np
 import pytest
-from dataset import SAMPLE, read_npz
+from keras import layers
+from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
+
+# Two steps an epoch, enough for whatever is not about the accuracy.
+TINY = ("--sample", "--limit", 20)
 
 # A shell starts background jobs with Ctrl-C ignored, and so would be the scripts tested here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,14 +36,83 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 OFFLINE = {
     "https_proxy": "http://127.0.0.1:9",
     "http_proxy": "http://127.0.0.1:9",
+    "no_proxy": "127.0.0.1",
     "KERAS_HOME": "/nonexistent",
 }
 
 
-def start(script, *arguments, cwd, **environment):
+class Ended(NamedTuple):
+    """How a script ended: its exit code, and what it printed."""
+
+    code: int
+    output: str
+    errors: str
+
+
+# In this process: importing TensorFlow takes longer than most of what is tested here.
+
+
+def call(script, *arguments, cwd):
+    """Run a script of the project in this process, as `python SCRIPT ARGUMENTS` would."""
+    path = str(ROOT / script)
+    return captured(lambda: runpy.run_path(path, run_name="__main__"), path, arguments, cwd)
+
+
+def train(experiment, *arguments, cwd, name="mine"):
+    """Run an experiment of the test's in the harness, as a script NAME.py of its own would."""
+    return captured(lambda: run_test_harness(f"{name}.py", experiment), name, arguments, cwd)
+
+
+def captured(function, script, arguments, cwd):
+    keras.utils.clear_session()  # so that layers are called as in a new process
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        go_offline(patch)
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        patch.setattr(sys, "path", sys.path[:])
+        code = 0
+        try:
+            function()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+    return Ended(code, output.getvalue(), errors.getvalue())
+
+
+def go_offline(patch):
+    for name, value in OFFLINE.items():
+        patch.setenv(name, value)
+    patch.delenv("CIFAR10_PATH", raising=False)
+    patch.setattr(download, "KERAS_DATASETS", Path(OFFLINE["KERAS_HOME"]))
+    patch.setattr(download, "CACHE", Path(OFFLINE["KERAS_HOME"]) / "cifar10-verified.npz")
+
+
+@contextlib.contextmanager
+def ctrl_c_after(epochs):
+    """Interrupt training right after this many epochs have been saved."""
+    save_epoch = Run.save_epoch
+
+    def save_and_interrupt(self, row, *arguments):
+        save_epoch(self, row, *arguments)
+        if row["epoch"] == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save_epoch", save_and_interrupt)
+        yield
+
+
+# In a process of its own: what a process has to itself, and how it dies.
+
+
+def start(script, *arguments, cwd, root=ROOT, **environment):
     """Start a script of the project as a user would; return the process."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        [sys.executable, str(root / script), *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, **OFFLINE, **environment},
         stdout=subprocess.PIPE,
@@ -37,13 +122,13 @@ def start(script, *arguments, cwd, **environment):
 
 
 def finish(process):
-    """Wait for a process; return it with what it printed as `.output` and `.errors`."""
-    process.output, process.errors = process.communicate(timeout=300)
-    return process
+    """Wait for a process to end."""
+    output, errors = process.communicate(timeout=300)
+    return Ended(process.returncode, output, errors)
 
 
-def run(script, *arguments, cwd, **environment):
-    return finish(start(script, *arguments, cwd=cwd, **environment))
+def run(script, *arguments, **options):
+    return finish(start(script, *arguments, **options))
 
 
 def interrupt_after_first_epoch(process, signal_number, checkpoint):
@@ -57,6 +142,18 @@ def interrupt_after_first_epoch(process, signal_number, checkpoint):
     return finish(process)
 
 
+# What a script leaves behind.
+
+
+def assert_refused(ended, *reasons):
+    """Check that a script left with one line of error and argparse's exit code."""
+    lines = [line for line in ended.errors.splitlines() if "error: " in line]
+    assert ended.code == 2, ended
+    assert len(lines) == 1 and "Traceback" not in ended.errors
+    for reason in reasons:
+        assert reason in ended.errors
+
+
 def numbers(path):
     """The rows of a NAME.csv without the seconds, which differ from run to run."""
     with open(path, newline="") as file:
@@ -67,13 +164,50 @@ def result(path):
     return json.loads(path.read_text())
 
 
+def colours(path):
+    """The colours of a picture."""
+    image = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    return {tuple(map(int, colour)) for colour in np.unique(image, axis=0)}
+
+
+BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)  # Matplotlib's
+
+
+def tiny_network(units=8, optimizer=None, loss="categorical_crossentropy"):
+    """A compiled network that learns little, but quickly."""
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.AveragePooling2D(4),
+            layers.Flatten(),
+            layers.Dense(units, activation="relu"),
+            layers.Dense(10, activation="softmax", dtype="float32"),
+        ]
+    )
+    model.compile(optimizer or keras.optimizers.SGD(0.01), loss, metrics=["accuracy"])
+    return model
+
+
 @pytest.fixture(scope="session")
 def sample():
     """The 1,250 real images that ship with the project."""
     return read_npz(SAMPLE)
 
 
+@pytest.fixture(scope="session")
+def photos(sample):
+    """64 of them, as a network takes them."""
+    return sample.x_train[:64].astype(np.float32) / 255
+
+
+@pytest.fixture(autouse=True)
+def offline(request, monkeypatch):
+    if "dataset" not in request.keywords:
+        go_offline(monkeypatch)
+
+
 @pytest.fixture(autouse=True)
 def float32():
-    """No test inherits the precision of a run that another one made in this process."""
+    """No test inherits the precision or the names of layers that another one left behind."""
     keras.config.set_dtype_policy("float32")
+    keras.utils.clear_session()

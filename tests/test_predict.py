@@ -1,63 +1,78 @@
-from conftest import ROOT
-from predict import load_image
+import re
 
+from conftest import ROOT, assert_refused, call, tiny_network
+from data.cifar10 import CLASS_NAMES
+from data.download import find_cifar10
+from machinery.final_model import save_final_model
+
+import keras
 import numpy as np
 import pytest
-from options import UsageError
 from PIL import Image
 
 
-def test_image_of_cifar10_stays_as_it_is():
-    pixels = np.asarray(Image.open(ROOT / "sample_image.png"))
-    np.testing.assert_array_equal(load_image(ROOT / "sample_image.png"), pixels)
+def model_file(folder, remark):
+    path = folder / "model.h5"
+    model = tiny_network()
+    training = {"settings": {"experiment": "baseline3", "epochs": 1}, "remark": remark}
+    save_final_model(model, training, path)
+    return path
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tiff", "webp", "jpg"])
-@pytest.mark.parametrize("size", [(1, 1), (31, 500), (640, 480)])
-def test_any_format_and_size(tmp_path, suffix, size):
-    Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"photo.{suffix}")
-    pixels = load_image(tmp_path / f"photo.{suffix}")
-    assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
-    assert np.abs(pixels.astype(int) - (200, 100, 50)).max() < 8
+def predict(folder, *arguments, remark=""):
+    return call("predict.py", "--model", model_file(folder, remark), *arguments, cwd=folder)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
-def test_any_mode(tmp_path, mode):
-    suffix = "tiff" if mode in ("CMYK", "YCbCr") else "png"
-    white = Image.new("RGB", (50, 40), "white").convert(mode)
-    white.save(tmp_path / f"photo.{suffix}")
-    assert load_image(tmp_path / f"photo.{suffix}").min() > 250
+def test_deer_is_the_default_photo(tmp_path):
+    ended = predict(tmp_path)
+    assert ended.code == 0, ended.errors
+    assert re.search(
+        r"^sample_image\.png: \d [a-z]+ \([a-z]+ \d+\.\d %, [a-z]+ .*%, [a-z]+ .*%\)$",
+        ended.output, re.M,
+    )  # fmt: skip
+    assert "expect mistakes" not in ended.output
 
 
-def test_16_bit_gray_is_scaled_not_clipped(tmp_path):
-    gray = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
-    Image.fromarray(gray).save(tmp_path / "gray.png")
-    pixels = load_image(tmp_path / "gray.png")
-    np.testing.assert_allclose(pixels[0, :, 0], np.linspace(0, 255, 32), atol=1)
+def test_probabilities_are_those_of_the_model_likeliest_first(tmp_path):
+    ended = predict(tmp_path, "--top", 10)
+    pixels = np.asarray(Image.open(ROOT / "sample_image.png")) / np.float32(255)
+    model = keras.saving.load_model(tmp_path / "model.h5", compile=False)
+    (probabilities,) = model.predict(pixels[None], verbose=0)
+    order = probabilities.argsort()[::-1]
+    guesses = ", ".join(f"{CLASS_NAMES[i]} {100 * probabilities[i]:.1f} %" for i in order)
+    line = f"sample_image.png: {order[0]} {CLASS_NAMES[order[0]]} ({guesses})\n"
+    assert ended.output.endswith(line)
 
 
-def test_transparent_becomes_white(tmp_path):
-    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert load_image(tmp_path / "clear.png").min() == 255
+def test_model_that_was_trained_on_a_sample_is_said_to_make_mistakes(tmp_path):
+    ended = predict(tmp_path, remark="on the sample of CIFAR-10")
+    assert "Trained on the sample of CIFAR-10: expect mistakes." in ended.output
 
 
-def test_rotated_by_exif(tmp_path):
-    photo = Image.new("RGB", (64, 64), "red")
-    photo.paste("blue", (0, 0, 64, 32))  # blue above red, to be shown turned by 180 degrees
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    photo.save(tmp_path / "photo.jpg", exif=exif, quality=95)
-    pixels = load_image(tmp_path / "photo.jpg")
-    assert pixels[2, 16, 0] > 200 and pixels[29, 16, 2] > 200
+def test_bad_images_are_named_and_the_others_predicted(tmp_path):
+    Image.open(ROOT / "sample_image.png").save(tmp_path / "good.jpg")
+    (tmp_path / "text.png").write_text("not an image")
+    ended = predict(tmp_path, "text.png", "missing.png", "good.jpg")
+    assert ended.code == 2
+    named = [line.split(": ")[2] for line in ended.errors.splitlines() if "error: " in line]
+    assert named == ["text.png", "missing.png"]
+    assert "Traceback" not in ended.errors
+    assert "\ngood.jpg: " in ended.output
 
 
-def test_middle_square_is_taken(tmp_path):
-    photo = Image.new("RGB", (96, 32), "red")
-    photo.paste("blue", (32, 0, 64, 32))
-    photo.save(tmp_path / "wide.png")
-    assert (load_image(tmp_path / "wide.png") == (0, 0, 255)).all()
+def test_missing_model_is_explained(tmp_path):
+    ended = call("predict.py", cwd=tmp_path)
+    assert_refused(ended, "no model final_model.h5", "finalize.py --sample")
 
 
-def test_directory_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="not an image"):
-        load_image(tmp_path)
+@pytest.mark.parametrize("top", [0, 11, "three"])
+def test_senseless_number_of_classes_is_refused(tmp_path, top):
+    assert_refused(call("predict.py", "--top", top, cwd=tmp_path), "from 1 to 10")
+
+
+@pytest.mark.dataset
+def test_sample_image_is_a_deer_of_the_test_set():
+    full = find_cifar10()
+    deer = np.asarray(Image.open(ROOT / "sample_image.png"))
+    (index,) = np.flatnonzero((full.x_test == deer).all(axis=(1, 2, 3)))
+    assert CLASS_NAMES[full.y_test[index]] == "deer"

@@ -1,0 +1,260 @@
+import csv
+import re
+from types import SimpleNamespace
+
+import harness
+from conftest import TINY, ctrl_c_after, numbers, result, tiny_network, train
+from data.batches import TrainingBatches
+from experiments import speedrun
+from harness import Experiment, prep_pixels
+from machinery import callbacks
+from machinery.callbacks import Progress, SeedEachEpoch, duration, state_of
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+
+# No loss falls by this much: with it for min_delta, the first epoch stays the best.
+NEVER = 10
+
+
+# The callbacks of every run.
+
+
+@pytest.fixture
+def seeded(sample):
+    """A callback, its batches, and a network with dropout."""
+    model = keras.Sequential([keras.Input((8,)), layers.Dropout(0.5), layers.Dense(2)])
+    batches = TrainingBatches(sample.x_train[:20], sample.y_train[:20], 8, prep_pixels)
+    callback = SeedEachEpoch(3, batches)
+    callback.set_model(model)
+    return callback, batches, model
+
+
+def drawn(callback, batches, model, epoch):
+    callback.on_epoch_begin(epoch)
+    dropped = model.layers[0](np.ones((4, 8)), training=True).numpy() == 0
+    return batches.order.tolist(), batches.batch_seeds.tolist(), dropped.tolist()
+
+
+def test_what_an_epoch_draws_depends_on_seed_and_epoch_alone(seeded):
+    third = drawn(*seeded, epoch=2)
+    others = [drawn(*seeded, epoch=epoch) for epoch in (0, 1)]
+    assert drawn(*seeded, epoch=2) == third
+    seeded[0].seed = 4
+    for other in (*others, drawn(*seeded, epoch=2)):
+        for part, same in zip(other, third, strict=True):
+            assert part != same
+
+
+def test_batches_are_told_their_epoch(seeded):
+    seeded[0].on_epoch_begin(7)
+    assert seeded[1].epoch == 7
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(44.6, "45 s"), (200, "3 min 20 s"), (4319.6, "1 h 12 min"), (90_000, "25 h 0 min")],
+)
+def test_duration_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_progress_tells_the_time_left_for_the_whole_run(monkeypatch, capsys):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000)
+    monkeypatch.setattr(callbacks, "time", clock)
+    progress = Progress("test")
+    progress.set_params({"epochs": 100, "steps": 1, "verbose": 2})
+    progress.on_train_begin()
+    progress.on_epoch_begin(40)  # resumed after 40 epochs
+    clock.now += 144
+    progress.on_epoch_begin(42)
+    assert "About 1 h 9 min left. Epoch 43/100" in capsys.readouterr().out
+
+
+def test_epochs_are_evaluated_on_what_they_are_said_to_be(capsys):
+    progress = Progress("validation")
+    progress.set_params({"epochs": 1, "steps": 1, "verbose": 2})
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    logs = {"loss": 1.0, "val_loss": 2.0}
+    progress.on_epoch_end(0, logs)
+    printed = capsys.readouterr().out
+    assert "validation_loss: 2" in printed and "val_loss" not in printed
+    assert "val_loss" in logs  # for the callbacks that come after
+
+
+class Kept(keras.callbacks.Callback):
+    """A callback with a setting, and with all kinds of state."""
+
+    def __init__(self, patience):
+        super().__init__()
+        self.patience, self.limit = patience, 3
+        self.wait, self.name, self.nothing = 1, "x", None
+        self.losses, self.best = [0.5, 0.25], {"epoch": 2, "weights": (np.ones(2), np.zeros(3))}
+        self.function, self.unnamed = np.less, object()
+
+
+def test_state_is_what_is_made_of_numbers_texts_and_arrays():
+    state = state_of(Kept(patience=4))
+    assert {*state} - {"_model", "params"} == {
+        "limit", "wait", "name", "nothing", "losses", "best",
+    }  # fmt: skip
+
+
+def test_settings_are_not_state():
+    stopping = EarlyStopping(monitor="val_loss", min_delta=0.1)
+    assert "min_delta" not in state_of(stopping) and "wait" in state_of(stopping)
+
+
+# Keras's callbacks, as its documentation says.
+
+
+def test_early_stopping_stops_and_restores_the_best_weights(tmp_path):
+    stopping = EarlyStopping(
+        monitor="val_loss", patience=2, min_delta=NEVER, restore_best_weights=True
+    )
+    experiment = Experiment(tiny_network, 10, callbacks=(stopping,))
+    ended = train(experiment, *TINY, "--epochs", 10, cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    rows = numbers(tmp_path / "runs" / "mine.csv")
+    assert len(rows) == 3
+    recorded = result(tmp_path / "runs" / "mine.json")
+    assert recorded["test_loss"] == pytest.approx(float(rows[0]["test_loss"]), abs=1e-5)
+    assert recorded["test_loss"] != pytest.approx(float(rows[2]["test_loss"]), abs=1e-5)
+
+
+def test_run_that_stopped_early_says_so_and_counts_what_it_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("machinery.run.operations_per_image", lambda model: 1e13)
+
+    def run(folder, patience):
+        stopping = EarlyStopping("val_loss", min_delta=NEVER, patience=patience)
+        experiment = Experiment(tiny_network, 4, callbacks=(stopping,))
+        ended = train(experiment, *TINY, "--epochs", 4, "--out", folder, cwd=tmp_path)
+        return ended.output, result(tmp_path / folder / "mine.json")
+
+    (whole_output, whole), (early_output, early) = run("whole", 9), run("early", 1)
+    assert "(on 20 training images of the sample of CIFAR-10)\n" in whole_output
+    assert "; stopped early, after 2 of 4 epochs)\n" in early_output
+    assert (whole["epochs_trained"], early["epochs_trained"]) == (4, 2)
+    assert early["settings"]["epochs"] == 4
+    assert (whole["training_petaflop"], early["training_petaflop"]) == (0.8, 0.4)
+
+
+def test_learning_rate_falls_on_a_plateau(tmp_path):
+    rates = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    plateau = ReduceLROnPlateau("val_loss", factor=0.1, patience=1, min_delta=NEVER)
+    experiment = Experiment(tiny_network, 3, callbacks=(plateau, Watch()))
+    train(experiment, *TINY, "--epochs", 3, cwd=tmp_path)
+    assert rates == pytest.approx([0.01, 0.001, 0.0001])
+
+
+def test_csv_logger_sees_what_is_evaluated_after_each_epoch(tmp_path):
+    logger = CSVLogger(str(tmp_path / "keras.csv"))
+    train(Experiment(tiny_network, 2, callbacks=(logger,)), *TINY, "--epochs", 2, cwd=tmp_path)
+    with open(tmp_path / "keras.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"}
+    for row, our_row in zip(rows, numbers(tmp_path / "runs" / "mine.csv"), strict=True):
+        assert float(row["val_loss"]) == pytest.approx(float(our_row["test_loss"]), abs=1e-5)
+
+
+def test_model_checkpoint_keeps_the_best_model(tmp_path):
+    best = tmp_path / "best.keras"
+    keep = ModelCheckpoint(str(best), monitor="val_accuracy", save_best_only=True)
+    train(Experiment(tiny_network, 2, callbacks=(keep,)), *TINY, "--epochs", 2, cwd=tmp_path)
+    assert keras.saving.load_model(best).output_shape == (None, 10)
+
+
+def test_tensorboard_writes_its_events(tmp_path):
+    pytest.importorskip("tensorboard")
+    board = keras.callbacks.TensorBoard(str(tmp_path / "logs"))
+    train(Experiment(tiny_network, 1, callbacks=(board,)), *TINY, "--epochs", 1, cwd=tmp_path)
+    assert list((tmp_path / "logs").rglob("events*"))
+
+
+def test_any_callback_can_stop_the_training(tmp_path):
+    class Enough(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = logs["val_accuracy"] >= 0
+
+    ended = train(
+        Experiment(tiny_network, 5, callbacks=(Enough(),)), *TINY, "--epochs", 5, cwd=tmp_path
+    )
+    assert "stopped early, after 1 of 5 epochs" in ended.output
+
+
+# Their state survives a break.
+
+
+def with_callbacks(patience=9):
+    """An experiment, and callbacks that count: no epoch is better than the first."""
+    stopping = EarlyStopping(
+        "val_loss", patience=patience, min_delta=NEVER, restore_best_weights=True
+    )
+    plateau = ReduceLROnPlateau("val_loss", factor=0.5, patience=2, min_delta=NEVER)
+    # Augmentation and dropout would be other ones if the break had left a trace.
+    experiment = Experiment(
+        tiny_network, 5, augment=speedrun.flip_and_shift, callbacks=(stopping, plateau)
+    )
+    return experiment, stopping, plateau
+
+
+FIVE = (*TINY, "--epochs", 5)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    experiment, stopping, plateau = with_callbacks()
+    assert train(experiment, *FIVE, cwd=folder).code == 0
+    return folder / "runs", stopping, plateau
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_callbacks_go_on_counting_after_a_break(tmp_path, uninterrupted, epochs):
+    folder, whole_stopping, whole_plateau = uninterrupted
+    with ctrl_c_after(epochs):
+        assert train(with_callbacks()[0], *FIVE, cwd=tmp_path).code == 130
+    experiment, stopping, plateau = with_callbacks()
+    ended = train(experiment, *FIVE, "--resume", cwd=tmp_path)
+    assert f"Resuming after epoch {epochs} of 5" in ended.output, ended.errors
+
+    assert (stopping.wait, stopping.best, stopping.best_epoch) == (4, whole_stopping.best, 0)
+    for ours, theirs in zip(stopping.best_weights, whole_stopping.best_weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (plateau.wait, plateau.best) == (whole_plateau.wait, whole_plateau.best)
+    rates = [float(each.model.optimizer.learning_rate) for each in (plateau, whole_plateau)]
+    assert rates[0] == rates[1] == pytest.approx(0.0025)
+
+    assert numbers(tmp_path / "runs" / "mine.csv") == numbers(folder / "mine.csv")
+    for name in ("test_loss", "test_accuracy"):
+        assert result(tmp_path / "runs/mine.json")[name] == result(folder / "mine.json")[name]
+
+
+def test_run_killed_after_early_stopping_trains_no_further(tmp_path, monkeypatch, uninterrupted):
+    def full(*arguments):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness, "summarize_diagnostics", full)
+        assert train(with_callbacks(patience=2)[0], *FIVE, cwd=tmp_path).code == 2
+    history = numbers(tmp_path / "runs" / "mine.csv")
+    assert len(history) == 3
+
+    ended = train(with_callbacks(patience=2)[0], *FIVE, "--resume", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert not re.search(r"Epoch \d", ended.output)
+    assert "stopped early, after 3 of 5 epochs" in ended.output
+    assert numbers(tmp_path / "runs" / "mine.csv") == history
+    # The best weights are those of the first epoch.
+    recorded = result(tmp_path / "runs" / "mine.json")
+    assert recorded["test_loss"] == pytest.approx(float(history[0]["test_loss"]), abs=1e-5)
+    assert recorded["epochs_trained"] == 3

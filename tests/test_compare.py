@@ -1,0 +1,124 @@
+import json
+
+from conftest import BLUE, ORANGE, assert_refused, call, colours
+from machinery.records import write_history
+from test_records import HISTORY
+
+import pytest
+
+SETTINGS = {
+    "experiment": "dropout_augmentation", "epochs": 3, "batch_size": 64, "seed": 0,
+    "mixed_precision": False, "validation": "test", "sample": False, "limit": None,
+}  # fmt: skip
+
+
+def write_run(folder, name="run", history=HISTORY, settings=None, **fields):
+    """Leave the files of a run of three epochs."""
+    folder.mkdir(exist_ok=True)
+    recorded = {
+        "name": name, "test_accuracy": 41.0, "published_accuracy": 85.88, "remark": "",
+        "settings": SETTINGS | (settings or {}), "finished": "2026-01-02T03:04:05",
+        "epochs_trained": 3, "training_petaflop": 1.25,
+    }  # fmt: skip
+    (folder / f"{name}.json").write_text(json.dumps(recorded | fields))
+    write_history(folder / f"{name}.csv", history)
+
+
+def rows(output):
+    """The table's rows by their first column."""
+    lines = output[: output.index("Published: by")].splitlines()[1:]
+    return {line.split()[0]: line for line in lines if not line.startswith("Left out")}
+
+
+def test_table_has_what_is_published_and_measured(tmp_path):
+    write_run(tmp_path / "runs")
+    ended = call("compare.py", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    row = rows(ended.output)["run"].split()
+    # 3.5 seconds; the standard deviation needs more runs than one.
+    assert row == ["run", "85.88", "%", "41.00", "%", "3", "0:04", "1.2500"]
+
+
+def test_pictures_have_a_colour_for_each_run(tmp_path):
+    write_run(tmp_path / "runs", "one")
+    write_run(tmp_path / "runs", "two", test_accuracy=50.0)
+    ended = call("compare.py", "--out", "pictures", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    for picture in ("compare.png", "compare_time.png"):
+        assert {BLUE, ORANGE} <= colours(tmp_path / "pictures" / picture)
+        assert f"Picture: pictures/{picture}" in ended.output
+
+
+def test_run_without_a_published_accuracy(tmp_path):
+    write_run(tmp_path / "runs", published_accuracy=None)
+    row = rows(call("compare.py", cwd=tmp_path).output)["run"].split()
+    assert row[:4] == ["run", "-", "41.00", "%"]
+
+
+def test_run_that_stopped_early_is_marked(tmp_path):
+    short = {name: values[:2] for name, values in HISTORY.items()}
+    write_run(tmp_path / "runs", history=short, epochs_trained=2)
+    row = rows(call("compare.py", cwd=tmp_path).output)["run"]
+    assert "  2 of 3  " in row
+    assert row.endswith("stopped early, after 2 of 3 epochs")
+
+
+def test_unfinished_run_is_marked(tmp_path):
+    short = {name: values[:1] for name, values in HISTORY.items()}
+    fields = {"finished": None, "test_accuracy": None, "remark": "on the sample of CIFAR-10"}
+    write_run(tmp_path / "runs", history=short, **fields)
+    row = rows(call("compare.py", cwd=tmp_path).output)["run"]
+    assert "  1 of 3  " in row and " - " in row
+    assert row.endswith("unfinished, go on with --resume; on the sample of CIFAR-10")
+
+
+def test_run_that_was_killed_in_its_first_epoch_is_shown(tmp_path):
+    fields = {"finished": None, "test_accuracy": None, "training_petaflop": None}
+    write_run(tmp_path / "runs", history={"epoch": []}, **fields)
+    ended = call("compare.py", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert "  0 of 3  " in rows(ended.output)["run"]
+
+
+def test_holdout_is_drawn_from_its_validation_images(tmp_path):
+    history = {name.replace("test", "validation"): values for name, values in HISTORY.items()}
+    write_run(tmp_path / "runs", history=history, settings={"validation": "holdout"})
+    ended = call("compare.py", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert BLUE in colours(tmp_path / "runs" / "compare.png")
+
+
+def test_runs_that_differ_only_in_the_seed_are_taken_together(tmp_path):
+    for folder, seed, accuracy in (("a", 0, 10), ("b", 1, 12), ("c", 2, 17), ("d", 2, 18)):
+        write_run(tmp_path / folder, settings={"seed": seed}, test_accuracy=accuracy)
+    (row,) = rows(call("compare.py", "a", "b", "c", cwd=tmp_path).output).values()
+    assert "run (3 seeds)" in row and "13.00 %  3.61" in row
+    # c and d have the same seed
+    assert list(rows(call("compare.py", "b", "c", "d", cwd=tmp_path).output)) == [
+        "b/run", "c/run", "d/run"
+    ]  # fmt: skip
+
+
+def test_runs_come_in_the_tutorials_order_and_others_last(tmp_path):
+    names = ("a_of_mine", "augmentation", "baseline1", "speedrun")
+    for name in names:
+        write_run(tmp_path / "runs", name, settings={"experiment": name})
+    found = list(rows(call("compare.py", cwd=tmp_path).output))
+    assert found == ["baseline1", "augmentation", "speedrun", "a_of_mine"]
+
+
+def test_file_that_is_no_run_is_left_out_by_name(tmp_path):
+    write_run(tmp_path / "runs")
+    (tmp_path / "runs" / "notes.json").write_text("{}")
+    ended = call("compare.py", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert "Left out: runs/notes.json is not the result of a run" in ended.output
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_comparison_of_nothing_is_explained(tmp_path, make):
+    if make:
+        (tmp_path / "runs").mkdir()
+    reason = "baseline1.py --sample" if make else "there is no folder runs"
+    (tmp_path / "pictures").mkdir()
+    assert_refused(call("compare.py", "--out", "pictures", cwd=tmp_path), reason)

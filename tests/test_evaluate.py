@@ -1,0 +1,59 @@
+import re
+
+from conftest import ROOT, assert_refused, call, tiny_network
+from machinery.final_model import save_final_model
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The path of a saved model."""
+    path = tmp_path_factory.mktemp("evaluate") / "my.h5"
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    training = {
+        "settings": {"experiment": "baseline3", "epochs": 1},
+        "remark": "on 20 training images of the sample of CIFAR-10",
+    }
+    save_final_model(tiny_network(), training, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluated(model):
+    ended = call("evaluate.py", "--sample", "--model", model, cwd=model.parent)
+    assert ended.code == 0, ended.errors
+    return ended.output
+
+
+def test_accuracy_is_that_of_the_model_on_all_test_images(evaluated, model, sample):
+    predictions = keras.saving.load_model(model, compile=False).predict(
+        sample.x_test / np.float32(255), verbose=0
+    )
+    accuracy = (predictions.argmax(axis=1) == sample.y_test).mean()
+    assert f"\n> {100 * accuracy:.3f} (" in evaluated
+
+
+def test_accuracy_is_told_with_the_images_that_it_is_from(evaluated):
+    assert re.search(
+        r"^> \S+ \(trained on 20 training images of the sample of CIFAR-10; "
+        r"tested on the sample of CIFAR-10\)$",
+        evaluated,
+        re.M,
+    )
+
+
+def test_log_file_gets_lines_without_control_characters(evaluated):
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", evaluated)
+
+
+def test_prediction_is_suggested_with_the_same_model(evaluated, model):
+    assert evaluated.endswith(f"Next: python {ROOT}/predict.py --model {model}\n")
+
+
+def test_missing_model_is_explained(tmp_path):
+    ended = call("evaluate.py", "--sample", cwd=tmp_path)
+    assert_refused(ended, "no model final_model.h5", "finalize.py --sample")

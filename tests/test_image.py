@@ -1,0 +1,97 @@
+from conftest import ROOT
+from data.image import load_image
+from machinery.errors import UsageError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def test_image_of_cifar10_stays_as_it_is():
+    pixels = np.asarray(Image.open(ROOT / "sample_image.png"))
+    np.testing.assert_array_equal(load_image(ROOT / "sample_image.png"), pixels)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tiff", "webp", "jpg"])
+@pytest.mark.parametrize("size", [(1, 1), (31, 500), (640, 480)])
+def test_any_format_and_size(tmp_path, suffix, size):
+    Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"photo.{suffix}")
+    pixels = load_image(tmp_path / f"photo.{suffix}")
+    assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
+    assert np.abs(pixels.astype(int) - (200, 100, 50)).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_any_mode(tmp_path, mode):
+    suffix = "tiff" if mode in ("CMYK", "YCbCr") else "png"
+    white = Image.new("RGB", (50, 40), "white").convert(mode)
+    white.save(tmp_path / f"photo.{suffix}")
+    assert load_image(tmp_path / f"photo.{suffix}").min() > 250
+
+
+def test_16_bit_gray_is_scaled_not_clipped(tmp_path):
+    gray = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    pixels = load_image(tmp_path / "gray.png")
+    np.testing.assert_allclose(pixels[0, :, 0], np.linspace(0, 255, 32), atol=1)
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_gray_in_floats_is_scaled_by_its_white(tmp_path, white):
+    gray = np.tile(np.linspace(0, white, 32).astype(np.float32), (32, 1))
+    Image.fromarray(gray).save(tmp_path / "gray.tiff")
+    pixels = load_image(tmp_path / "gray.tiff")
+    np.testing.assert_allclose(pixels[0, :, 0], np.linspace(0, 255, 32), atol=1)
+
+
+def test_transparent_becomes_white(tmp_path):
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert load_image(tmp_path / "clear.png").min() == 255
+
+
+def test_rotated_by_exif(tmp_path):
+    photo = Image.new("RGB", (64, 64), "red")
+    photo.paste("blue", (0, 0, 64, 32))  # blue above red, to be shown turned by 180 degrees
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    photo.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    pixels = load_image(tmp_path / "photo.jpg")
+    assert pixels[2, 16, 0] > 200 and pixels[29, 16, 2] > 200
+
+
+def test_middle_square_is_taken(tmp_path):
+    photo = Image.new("RGB", (96, 32), "red")
+    photo.paste("blue", (32, 0, 64, 32))
+    photo.save(tmp_path / "wide.png")
+    assert (load_image(tmp_path / "wide.png") == (0, 0, 255)).all()
+
+
+def test_first_picture_of_an_animation_is_taken(tmp_path):
+    first, second = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
+    assert (load_image(tmp_path / "moving.gif") == (255, 0, 0)).all()
+
+
+def test_bomb_is_refused(tmp_path):
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(UsageError, match=r"bomb.png: too many pixels"):
+        load_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.png", "no such file"),
+        ("text.png", "not an image"),
+        ("cut.jpg", "damaged"),
+        ("", "not an image"),  # the folder itself
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path, name, reason):
+    (tmp_path / "text.png").write_text("not an image")
+    Image.open(ROOT / "sample_image.png").resize((500, 500)).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match=reason) as refusal:
+        load_image(tmp_path / name)
+    assert str(tmp_path / name) in str(refusal.value)

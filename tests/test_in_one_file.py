@@ -1,0 +1,97 @@
+import ast
+import re
+import runpy
+import sys
+
+from conftest import ROOT, colours
+from experiments import in_one_file
+from models.vgg import vgg
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = ROOT / "experiments" / "in_one_file.py"
+
+
+def test_nothing_of_ours_is_imported():
+    imported = set()
+    for node in ast.walk(ast.parse(SCRIPT.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.partition(".")[0])
+    assert "keras" in imported
+    assert imported - sys.stdlib_module_names <= {"keras", "matplotlib", "numpy"}
+
+
+def test_headings_are_the_five_steps():
+    headings = re.findall(r"^# (\d)\. (\w+)", SCRIPT.read_text(), re.M)
+    assert headings == list(zip("12345", ("Load", "Prepare", "Define", "Evaluate", "Present")))  # noqa: B905
+
+
+def test_network_is_that_of_baseline3():
+    plain, ours = in_one_file.define_model(), vgg(blocks=3)
+    for left, right in zip(plain.layers, ours.layers[1:], strict=True):
+        assert type(left) is type(right)
+        configs = left.get_config(), right.get_config()
+        assert {**configs[0], "name": None} == {**configs[1], "name": None}
+    assert plain.count_params() == ours.count_params() == 550_570
+    settings = [{**model.optimizer.get_config(), "name": None} for model in (plain, ours)]
+    assert settings[0] == settings[1]
+    assert plain.loss == ours.loss
+
+
+def test_images_and_labels_of_the_sample(sample):
+    trainX, trainY, testX, testY = in_one_file.load_dataset(in_one_file.SAMPLE)
+    np.testing.assert_array_equal(trainX, sample.x_train)
+    np.testing.assert_array_equal(testX, sample.x_test)
+    np.testing.assert_array_equal(trainY.argmax(axis=1), sample.y_train)
+    assert testY.shape == (250, 10)
+    train, test = in_one_file.prep_pixels(trainX, testX)
+    assert train.dtype == test.dtype == np.float32 and train.max() == 1
+
+
+def test_images_are_downloaded_where_no_other_script_has(tmp_path, sample, monkeypatch):
+    arrays = (sample.x_train, sample.y_train), (sample.x_test, sample.y_test)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: arrays)
+    trainX, trainY, _, _ = in_one_file.load_dataset(tmp_path / "missing.npz")
+    assert trainX.shape == (1000, 32, 32, 3) and trainY.shape == (1000, 10)
+
+
+@pytest.fixture
+def few(sample, tmp_path):
+    """Twenty images to train on and ten to test on, as the sample's file has them."""
+    np.savez(
+        tmp_path / "few.npz",
+        x_train=sample.x_train[:20], y_train=sample.y_train[:20],
+        x_test=sample.x_test[:20], y_test=sample.y_test[:20],
+    )  # fmt: skip
+    return tmp_path / "few.npz"
+
+
+def test_script_trains_and_draws_two_panels(few, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["in_one_file.py", "--sample"])
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    load, fit = np.load, keras.Model.fit
+    monkeypatch.setattr(np, "load", lambda path: load(few))
+    seen = {}
+
+    def few_epochs(model, *arguments, epochs, batch_size, **options):
+        seen.update(epochs=epochs, batch_size=batch_size)
+        return fit(model, *arguments, epochs=2, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(keras.Model, "fit", few_epochs)
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert seen == {"epochs": 20, "batch_size": 16}
+    printed = capsys.readouterr().out
+    assert re.search(r"^> \d+\.\d{3}$", printed, re.M)
+
+    picture = tmp_path / re.search(r"^Learning curves: (.*in_one_file\.png)$", printed, re.M)[1]
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    assert {(0, 0, 255), (255, 165, 0)} <= colours(picture)
+    rows = np.flatnonzero((pixels == (0, 0, 255)).all(axis=2).any(axis=1))
+    middle = len(pixels) / 2  # a panel above it, and one below
+    assert rows.min() < middle < rows.max()

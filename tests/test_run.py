@@ -1,0 +1,252 @@
+"""How a run begins, breaks off, is resumed, and what it leaves behind."""
+
+import json
+import pickle
+import re
+import signal
+
+import harness
+from conftest import (
+    ROOT,
+    assert_refused,
+    call,
+    interrupt_after_first_epoch,
+    numbers,
+    result,
+    start,
+    tiny_network,
+    train,
+)
+from harness import Experiment
+from machinery.run import operations_per_image
+from models.vgg import vgg
+
+import keras
+import numpy as np
+import pytest
+
+# The experiment with most that is random: initial weights, order, dropout, augmentation.
+NAME = "dropout_augmentation"
+RANDOM = f"experiments/{NAME}.py"
+FOUR = ("--sample", "--limit", 50, "--epochs", 4)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A whole run of four epochs: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    ended = call(RANDOM, *FOUR, cwd=folder)
+    assert ended.code == 0, ended.errors
+    return folder / "runs", ended.output
+
+
+def test_progress_tells_the_time_left_for_the_whole_run(uninterrupted):
+    left = re.findall(r"^About [\dmin ]*\d+ s left\. Epoch (\d)/4$", uninterrupted[1], re.M)
+    assert left == ["2", "3", "4"]
+
+
+def test_same_seed_gives_the_same_numbers(uninterrupted, tmp_path):
+    call(RANDOM, *FOUR[:-1], 2, cwd=tmp_path)
+    whole = numbers(uninterrupted[0] / f"{NAME}.csv")
+    assert numbers(tmp_path / f"runs/{NAME}.csv") == whole[:2]
+
+
+def test_another_seed_gives_other_numbers(uninterrupted, tmp_path):
+    call(RANDOM, *FOUR[:-1], 1, "--seed", 1, cwd=tmp_path)
+    whole = numbers(uninterrupted[0] / f"{NAME}.csv")
+    assert numbers(tmp_path / f"runs/{NAME}.csv")[0] != whole[0]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of a run of four epochs that was killed (-9) after the first."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = start(RANDOM, *FOUR, cwd=folder)
+    checkpoint = folder / "runs" / f"{NAME}.checkpoint.keras"
+    ended = interrupt_after_first_epoch(process, signal.SIGKILL, checkpoint)
+    assert ended.code == -signal.SIGKILL
+    return folder
+
+
+def test_new_run_does_not_overwrite_an_unfinished_one(killed):
+    before = (killed / "runs" / f"{NAME}.json").read_bytes()
+    assert_refused(call(RANDOM, *FOUR, cwd=killed), "of 4 epochs", "--resume")
+    assert (killed / "runs" / f"{NAME}.json").read_bytes() == before
+
+
+def test_resume_with_other_settings_is_refused(killed):
+    ended = call(RANDOM, *FOUR[:-1], 5, "--seed", 3, "--resume", cwd=killed)
+    assert_refused(ended, "epochs was 4, not 5", "seed was 0, not 3")
+
+
+def test_resume_with_other_images_is_refused(killed, sample, tmp_path):
+    settings = result(killed / "runs" / f"{NAME}.json")
+    settings["settings"]["sample"] = False
+    settings["settings"]["batch_size"] = 64
+    (tmp_path / f"{NAME}.json").write_text(json.dumps(settings))
+    np.savez(tmp_path / "other.npz", **sample.arrays() | {"x_test": sample.x_test[::-1]})
+    arguments = ("--data", "other.npz", *FOUR[1:], "--out", ".", "--resume")
+    assert_refused(call(RANDOM, *arguments, cwd=tmp_path), "other images")
+
+
+def test_comparison_names_unfinished_runs_and_those_on_the_sample(killed):
+    ended = call("compare.py", cwd=killed)
+    (row,) = [line for line in ended.output.splitlines() if line.startswith(NAME)]
+    assert "85.88 %" in row and "of 4" in row
+    assert "unfinished" in row and "sample" in row
+
+
+def test_killed_run_resumes_as_if_nothing_had_happened(killed, uninterrupted):
+    (killed / "runs" / f".{NAME}.checkpoint.123.keras").write_text("half")
+    ended = call(RANDOM, *FOUR, "--resume", cwd=killed)
+    assert ended.code == 0, ended.errors
+    assert re.search(r"Resuming after epoch [1-3] of 4", ended.output)
+    assert numbers(killed / f"runs/{NAME}.csv") == numbers(uninterrupted[0] / f"{NAME}.csv")
+    loss = result(killed / f"runs/{NAME}.json")["test_loss"]
+    assert loss == result(uninterrupted[0] / f"{NAME}.json")["test_loss"]
+    assert sorted(path.suffix for path in (killed / "runs").glob(f"*{NAME}*")) == [
+        ".csv", ".json", ".png"
+    ]  # fmt: skip
+
+
+def test_ctrl_c_says_how_to_resume(tmp_path):
+    process = start("experiments/baseline1.py", *FOUR[:-1], 1000, cwd=tmp_path)
+    checkpoint = tmp_path / "runs" / "baseline1.checkpoint.keras"
+    ended = interrupt_after_first_epoch(process, signal.SIGINT, checkpoint)
+    assert ended.code == 130
+    assert "Traceback" not in ended.errors and "--resume" in ended.errors
+    saved = int(re.search(r"(\d+) of 1000 epochs are saved", ended.errors)[1])
+    # Ctrl-C may come between the two writes at the end of an epoch: the numbers are one ahead.
+    assert saved <= len(numbers(tmp_path / "runs" / "baseline1.csv")) <= saved + 1
+
+
+# From here on a tiny network will do.
+
+ONE = ("--sample", "--limit", 20, "--epochs", 1)
+
+
+def mine():
+    return Experiment(tiny_network, 100)
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    assert_refused(train(mine(), *ONE, "--resume", cwd=tmp_path), "nothing to resume")
+
+
+def test_finished_run_is_kept_when_it_is_run_again(tmp_path):
+    train(mine(), *ONE, "--seed", 1, cwd=tmp_path)
+    ended = train(mine(), *ONE, "--seed", 2, cwd=tmp_path)
+    assert "was moved to runs/earlier" in ended.output
+    assert result(tmp_path / "runs" / "mine.json")["settings"]["seed"] == 2
+    (earlier,) = (tmp_path / "runs" / "earlier").glob("mine-*.json")
+    assert result(earlier)["settings"]["seed"] == 1
+    assert earlier.with_suffix(".png").exists() and earlier.with_suffix(".csv").exists()
+
+
+def test_run_killed_after_its_last_epoch_can_be_resumed(monkeypatch, tmp_path):
+    def full(*arguments):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness, "summarize_diagnostics", full)
+        assert_refused(train(mine(), *ONE, cwd=tmp_path), "disk full")
+    assert result(tmp_path / "runs" / "mine.json")["finished"] is None
+
+    ended = train(mine(), *ONE, "--resume", cwd=tmp_path)
+    assert "Resuming after epoch 1 of 1" in ended.output
+    assert (tmp_path / "runs" / "mine.png").exists()
+    ended = train(mine(), *ONE, "--resume", cwd=tmp_path)
+    assert ended.code == 0 and "nothing to resume" in ended.output
+    accuracy = result(tmp_path / "runs" / "mine.json")["test_accuracy"]
+    assert f"> {accuracy:.3f} (on 20 training images" in ended.output
+
+
+def test_run_interrupted_before_its_first_epoch_is_begun_again(tmp_path):
+    def define_model():
+        raise KeyboardInterrupt
+
+    ended = train(Experiment(define_model, 100), *ONE, cwd=tmp_path)
+    assert ended.code == 130
+    assert "0 of 1 epochs are saved in runs" in ended.errors
+    ended = train(mine(), *ONE, "--resume", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert "Resuming after" not in ended.output
+    assert result(tmp_path / "runs" / "mine.json")["finished"]
+
+
+def test_finished_run_that_stopped_early_still_says_so(tmp_path):
+    stopping = keras.callbacks.EarlyStopping("val_loss", min_delta=10, patience=1)
+    experiment = Experiment(tiny_network, 4, callbacks=(stopping,))
+    arguments = (*ONE[:-1], 4)
+    first = train(experiment, *arguments, cwd=tmp_path)
+    again = train(experiment, *arguments, "--resume", cwd=tmp_path)
+    (line,) = [line for line in first.output.splitlines() if line.startswith("> ")]
+    assert "stopped early" in line and line in again.output
+
+
+def test_data_of_the_users_own(tmp_path, sample):
+    np.savez(tmp_path / "own.npz", **sample.arrays())
+    ended = train(mine(), "--data", "own.npz", *ONE[1:], cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert "> " in ended.output and "of images that are not the official CIFAR-10)" in ended.output
+    recorded = result(tmp_path / "runs" / "mine.json")
+    assert recorded["dataset"]["source"].startswith("own.npz")
+    assert recorded["settings"]["batch_size"] == 64  # a quarter only in the sample
+
+
+def test_malicious_data_is_refused_in_one_line(tmp_path):
+    class Malice:
+        def __reduce__(self):
+            return print, ("it runs",)
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(pickle.dumps(Malice()))
+    ended = train(mine(), "--data", folder, cwd=tmp_path)
+    assert_refused(ended, "data_batch_1", "print")
+    assert "it runs" not in ended.output
+
+
+def test_result_has_what_it_takes_to_repeat_the_run(tmp_path):
+    train(mine(), *ONE, "--batch-size", 7, "--seed", 5, "--no-mixed-precision", cwd=tmp_path)
+    recorded = result(tmp_path / "runs" / "mine.json")
+    assert recorded["settings"] == {
+        "experiment": "mine", "epochs": 1, "batch_size": 7, "seed": 5, "mixed_precision": False,
+        "validation": "test", "sample": True, "limit": 20,
+    }  # fmt: skip
+    assert set(recorded["versions"]) == {"python", "keras", "tensorflow", "numpy"}
+    assert recorded["hardware"]["processor"] and recorded["hardware"]["cores"]
+    assert recorded["started"] <= recorded["finished"]
+    assert recorded["published_accuracy"] is None  # which the tutorial does not know
+
+
+def test_sample_is_trained_on_for_20_epochs(tmp_path):
+    def define_model():
+        raise KeyboardInterrupt  # what is asked for is recorded by then
+
+    train(Experiment(define_model, 100), *ONE[:-2], cwd=tmp_path)
+    assert result(tmp_path / "runs" / "mine.json")["settings"]["epochs"] == 20
+
+
+def test_command_is_suggested_for_the_same_folder(tmp_path):
+    ended = train(mine(), *ONE, "--out", "else where", cwd=tmp_path)
+    assert ended.output.endswith(f"Next:            python {ROOT}/compare.py 'else where'\n")
+
+
+# Multiplications and additions.
+
+
+def test_operations_are_those_counted_by_hand():
+    # Multiplications of one image in baseline1: 32 x 32 pixels, 9 neighbours, channels in and out.
+    first, second = 1024 * 9 * 3 * 32, 1024 * 9 * 32 * 32
+    dense = 16 * 16 * 32 * 128 + 128 * 10
+    expected = 2 * (2 * first + 3 * (second + dense))
+    assert operations_per_image(vgg(blocks=1)) == expected
+
+
+def test_operations_of_fixed_layers_are_forward_only():
+    model = vgg(blocks=1)
+    model.layers[1].trainable = False
+    first, second = 1024 * 9 * 3 * 32, 1024 * 9 * 32 * 32
+    dense = 16 * 16 * 32 * 128 + 128 * 10
+    assert operations_per_image(model) == 2 * (first + 2 * second + 3 * dense)
