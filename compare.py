@@ -32,7 +32,7 @@ def read_runs(folders):
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted([*folder.glob("*.json"), *folder.glob("seed_*/*.json")]):
             try:
                 run = path, read_result(path), read_history(path.with_suffix(".csv"))
             except UsageError as error:

@@ -1,9 +1,9 @@
 """The harness that every experiment runs in, in the tutorial's five steps.
 
-Load the images, prepare their pixels, define the model, evaluate it after each epoch of training,
-present its learning curves. Read `run_experiment` first: it is the whole story. What is not one of
-the steps (options, resuming, records) is called by name here and lives in `machinery/`; where
-images come from and how they become batches is in `data/`.
+They are: load the images, prepare their pixels, define the model, evaluate it after each epoch of
+training, present its learning curves. Read `run_experiment` first: it is the whole story. What is
+not one of the steps (options, resuming, records) is called by name here and lives in `machinery/`;
+where images come from and how they become batches is in `data/`.
 """
 
 import sys
@@ -19,6 +19,7 @@ from machinery.errors import readable_errors
 from machinery.fast_layers import fuse_batch_norm
 from machinery.figures import save_figure
 from machinery.options import command, option_parser, parse_options
+from machinery.records import accuracy_line
 from machinery.run import begin_run
 
 import keras
@@ -34,9 +35,10 @@ class Experiment(NamedTuple):
         define_model: function that returns a compiled Keras model from float32 images
             (n, 32, 32, 3) in [0, 1] to ten class probabilities.
         epochs: passes over the training images, unless `--epochs` says otherwise.
-        published_accuracy: top-1 test accuracy that the tutorial reports, in percent, if it does.
+        published_accuracy: top-1 test accuracy in percent, as the tutorial reports it; None if it
+            does not.
         batch_size: images per step, unless `--batch-size` says otherwise.
-        augment: what is done to the images of a batch in training; see `data.batches`.
+        augment: function that changes the images of a training batch; see `data.batches`.
         initialize: function of the new model and the uint8 training images, called before training.
         callbacks: any of Keras's, or your own; they see Keras's logs (`val_loss`, `val_accuracy`).
         test_time_augmentation: function of the trained model that returns the compiled model to be
@@ -77,21 +79,23 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             finished. None discards the model.
     """
     with begin_run(save_as or name, name, experiment, options) as run:
-        if run.finished:
+        if run.finished:  # --resume, but there is nothing left to do
             return
 
         # 1. Load the images and their labels.
         trainX, trainY, testX, testY = load_dataset(run.cifar10, options.limit)
-        valX, valY = testX, testY  # as in the tutorial; an honest choice needs images of its own
+        # The tutorial evaluates on the test set after each epoch. To choose between models, take
+        # --validation holdout, which sets a tenth of the training images aside for that.
+        valX, valY = testX, testY
         if options.validation == "holdout":
             (trainX, trainY), (valX, valY) = hold_out(trainX, trainY)
 
-        # 2. Prepare the pixels, one batch after the other.
+        # 2. Prepare the pixels: each batch calls prep_pixels when it is needed.
         train = TrainingBatches(trainX, trainY, run.batch_size, prep_pixels, experiment.augment)
         validation = Batches(valX, valY, run.batch_size, prep_pixels)
         test = Batches(testX, testY, run.batch_size, prep_pixels)
 
-        # 3. Define the model. The same seed gives the same numbers on the same machine.
+        # 3. Define the model, with a fixed seed: the same machine repeats the same numbers.
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(options.seed)
         # Mixed precision: weights and their updates in float32, layers compute in bfloat16.
@@ -100,17 +104,17 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         model = experiment.define_model()
         if experiment.initialize:
             experiment.initialize(model, trainX)
-        model = run.resume(model)
-        fuse_batch_norm(model)  # Keras's own is slower, see machinery/fast_layers.py
+        model = run.resume_if_interrupted(model)
+        fuse_batch_norm(model)  # computes Keras's layers faster, see machinery/fast_layers.py
 
-        # 4. Evaluate: train, and test after each epoch.
+        # 4. Evaluate: train, and evaluate after each epoch.
         model.fit(
             train,
             initial_epoch=run.epochs_trained,
             epochs=run.last_epoch,
-            shuffle=False,  # TrainingBatches does
+            shuffle=False,  # the run's callbacks shuffle, so that a resumed run can repeat it
             validation_data=validation,
-            callbacks=run.callbacks(train),
+            callbacks=run.callbacks(train),  # they fill run.history, too
             verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line per epoch, no bar
         )
         tested = model
@@ -120,6 +124,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
 
         # 5. Present the accuracy and the learning curves.
         result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))
+        print(accuracy_line(result["test_accuracy"], run.remarks()))
         summarize_diagnostics(run.history, run.files.curves, run.title())
         if save_model:
             save_model(model, result)
@@ -131,15 +136,15 @@ def load_dataset(cifar10=None, limit=None):
 
     Args:
         cifar10: a `data.cifar10.Cifar10`; None finds or downloads the full dataset.
-        limit: keep this many training images, and a fifth as many test images, balanced over the
-            classes. None keeps all.
+        limit: keep this many training images, and a fifth as many test images but at least 10,
+            balanced over the classes. None keeps all.
 
     Returns:
         trainX, testX: uint8 images (n, 32, 32, 3) in 0..255.
         trainY, testY: float32 one-hot labels (n, 10).
 
     Raises:
-        DatasetError: if CIFAR-10 can't be had, or is smaller than the limit.
+        DatasetError: if CIFAR-10 can't be had, or has fewer training images than the limit.
     """
     trainX, trainY, testX, testY = (cifar10 or find_cifar10()).arrays().values()
     if limit:
@@ -155,7 +160,7 @@ def load_dataset(cifar10=None, limit=None):
 def prep_pixels(*images):
     """Scale images from 0..255 to [0, 1].
 
-    As float32, images take four times the memory of bytes: the harness does it batch by batch.
+    As float32, images take four times the memory of uint8: the harness scales a batch at a time.
 
     Args:
         images: one or more uint8 arrays, the tutorial's `train, test` for example.

@@ -1,20 +1,20 @@
-"""Data augmentation: another variant of an image each time it is seen, its label still true.
+"""Data augmentation: a new variant of an image each time it is seen, under the same label.
 
-Keras has layers for this, RandomFlip and RandomTranslation, which are slower here; and as the same
-random generator draws the same variants, a run can be resumed.
+Keras's layers for this, RandomFlip and RandomTranslation, are slower here. All randomness comes
+from one generator, so a resumed run draws the same variants.
 """
 
 import numpy as np
 
 
 def flip_and_shift(images, indices, epoch, random):
-    """Flip half of the images horizontally, and shift each by up to 10 % of its size.
+    """Flip each image horizontally with probability 1/2, and shift it by up to 10 % of its size.
 
-    A shifted image's empty border repeats its edge pixels. A flipped deer is a deer.
+    Borders that a shift leaves empty repeat the pixels at the edge.
 
     Args:
         images: float32 (n, height, width, channels).
-        indices, epoch: not used, every variant is drawn anew; see `data.batches`.
+        indices, epoch: not used here, but every augmentation is given them.
         random: a `numpy.random.Generator`.
 
     Returns:
@@ -29,10 +29,10 @@ def flip_and_shift(images, indices, epoch, random):
 
 
 def interpolate(images, rows, columns):
-    """Read images off at any coordinates by bilinear interpolation.
+    """Sample images at fractional coordinates, by bilinear interpolation.
 
-    Along one axis that is a matrix multiplication with weights: 1 where a coordinate meets a pixel,
-    0 from the next pixel on. Idea: Jaderberg et al. 2015, https://arxiv.org/abs/1506.02025
+    Along one axis that is a multiplication by a matrix of weights, which fall linearly from 1 at a
+    pixel to 0 at the next. Idea: Jaderberg et al. 2015, https://arxiv.org/abs/1506.02025
 
     Args:
         images: float32 (n, height, width, channels).

@@ -1,4 +1,4 @@
-"""Batches of images: in their order to evaluate, shuffled and augmented to train."""
+"""Batches of images: in their order for evaluation, shuffled and augmented for training."""
 
 import keras
 import numpy as np
@@ -11,14 +11,14 @@ class Batches(keras.utils.PyDataset):
         images: uint8 (n, height, width, channels) in 0..255.
         labels: float32 one-hot (n, classes).
         batch_size: images in a batch; the last one may be smaller.
-        prep_pixels: function from uint8 images to a list of one float32 array in [0, 1].
+        prep_pixels: function that scales uint8 images to [0, 1], as float32, in a list.
 
-    Each batch is float32 images (batch_size, height, width, channels) in [0, 1], and their labels.
+    A batch is a pair of float32 images in [0, 1] and their labels.
     """
 
     def __init__(self, images, labels, batch_size, prep_pixels):
-        # Two threads prepare batches ahead. With fewer, Keras leaves that to tf.data, whose tuner
-        # sometimes makes the end of an epoch wait for as long as the epoch has taken.
+        # Two threads prepare batches ahead. With fewer, Keras prefetches through tf.data, whose
+        # autotuning sometimes doubles the time of an epoch.
         super().__init__(workers=2)
         self.images, self.labels = images, labels
         self.batch_size, self.prep_pixels = batch_size, prep_pixels
@@ -33,16 +33,18 @@ class Batches(keras.utils.PyDataset):
         return images, self.labels[indices]
 
     def indices(self, step):
-        """Return which of the images are in a batch."""
+        """Return the indices of the images in a batch."""
         return self.order[step * self.batch_size : (step + 1) * self.batch_size]
 
 
 class TrainingBatches(Batches):
-    """The same in another order each epoch, and augmented.
+    """Batches in a new order each epoch, augmented.
+
+    A callback, `machinery.callbacks.SeedEachEpoch`, calls `shuffle` when an epoch begins.
 
     Args:
         augment: function `(images, indices, epoch, random) -> images` of a batch: float32 images
-            in [0, 1], which of all the images they are, the epoch's index from 0, and a
+            in [0, 1], their indices in the dataset, the epoch's index from 0, and a
             `numpy.random.Generator`. None leaves the images as they are.
     """
 
@@ -52,7 +54,7 @@ class TrainingBatches(Batches):
         self.shuffle(0, np.random.default_rng(0))
 
     def shuffle(self, epoch, random):
-        """Draw an epoch's order, and a seed for each of its batches.
+        """Draw the order of an epoch, and a seed for each of its batches.
 
         Args:
             epoch: its index, from 0.

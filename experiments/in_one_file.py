@@ -1,10 +1,12 @@
 """The tutorial's complete example in one file: baseline3, written plainly with Keras alone.
 
 The first file to read. The other experiments do the same in the harness they share, `harness.py`,
-which is faster, repeatable and can resume.
+which is faster, is repeatable, and can resume an interrupted run.
 
     python experiments/in_one_file.py --sample          20 epochs on 1,000 images: a minute
     python experiments/in_one_file.py                   100 epochs on all 50,000: hours
+
+Leaves the learning curves in runs/in_one_file.png.
 
 Source: https://machinelearningmastery.com/how-to-develop-a-cnn-from-scratch-for-cifar-10-photo-classification/
 """
@@ -18,39 +20,37 @@ import numpy as np
 from keras import layers
 
 SAMPLE = Path(__file__).parents[1] / "data/cifar10_sample.npz"  # ships with this project
-CACHE = Path.home() / ".keras/datasets/cifar10-verified.npz"  # what other scripts have downloaded
+CACHE = Path.home() / ".keras/datasets/cifar10-verified.npz"  # the other scripts fill it
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-# 1. Load
+# 1. Load the dataset
 def load_dataset(path):
     if path.exists():
         with np.load(path) as file:
-            trainX, trainY, testX, testY = (
-                file[name] for name in ("x_train", "y_train", "x_test", "y_test")
-            )
+            trainX, trainY, testX, testY = (file[name] for name in ARRAYS)
     else:
         (trainX, trainY), (testX, testY) = keras.datasets.cifar10.load_data()
     return trainX, keras.utils.to_categorical(trainY), testX, keras.utils.to_categorical(testY)
 
 
-# 2. Prepare
+# 2. Prepare the pixels
 def prep_pixels(train, test):
     return train.astype("float32") / 255, test.astype("float32") / 255
 
 
-# 3. Define
+# 3. Define the model
+RELU = {"activation": "relu", "kernel_initializer": "he_uniform"}
+
+
 def define_model():
     model = keras.Sequential([keras.Input((32, 32, 3))])
     for filters in (32, 64, 128):
         for _ in range(2):
-            model.add(
-                layers.Conv2D(
-                    filters, 3, activation="relu", kernel_initializer="he_uniform", padding="same"
-                )
-            )
+            model.add(layers.Conv2D(filters, 3, padding="same", **RELU))
         model.add(layers.MaxPooling2D(2))
     model.add(layers.Flatten())
-    model.add(layers.Dense(128, activation="relu", kernel_initializer="he_uniform"))
+    model.add(layers.Dense(128, **RELU))
     model.add(layers.Dense(10, activation="softmax"))
     model.compile(
         keras.optimizers.SGD(learning_rate=0.001, momentum=0.9),
@@ -60,19 +60,19 @@ def define_model():
     return model
 
 
-# 4. Evaluate
-def train_and_evaluate(model, trainX, trainY, testX, testY, **options):
-    """Train, evaluate after each epoch, and return Keras's training history."""
-    return model.fit(trainX, trainY, validation_data=(testX, testY), **options)
+# 4. Evaluate the model after each epoch of training
+def train_and_evaluate(model, trainX, trainY, testX, testY, **epochs_and_batch_size):
+    return model.fit(trainX, trainY, validation_data=(testX, testY), **epochs_and_batch_size)
 
 
-# 5. Present
+# 5. Present the learning curves
 def summarize_diagnostics(history, path):
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(8, 8), sharex=True)
+    epochs = range(1, len(history.epoch) + 1)
     figure.suptitle("Learning curves of baseline3 in plain Keras")
     for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
-        axes.plot(history.epoch, history.history[metric], color="blue", label="train")
-        axes.plot(history.epoch, history.history[f"val_{metric}"], color="orange", label="test")
+        axes.plot(epochs, history.history[metric], color="blue", label="train")
+        axes.plot(epochs, history.history[f"val_{metric}"], color="orange", label="test")
         axes.set_ylabel(metric)
         axes.legend()
     accuracy.set_xlabel("epoch")
@@ -80,7 +80,9 @@ def summarize_diagnostics(history, path):
 
 
 if __name__ == "__main__":
-    sample = "--sample" in sys.argv
+    sample = sys.argv[1:] == ["--sample"]
+    if sys.argv[1:] and not sample:
+        sys.exit("in_one_file.py: the only option is --sample")
     trainX, trainY, testX, testY = load_dataset(SAMPLE if sample else CACHE)
     trainX, testX = prep_pixels(trainX, testX)
     model = define_model()

@@ -43,7 +43,8 @@ def option_parser(epochs):
     add("--batch-size", type=whole_number(1), metavar="N",
         help="images per step (64; speedrun.py: 512; a quarter of that with --sample)")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
-        help="same seed, same machine: same numbers (%(default)s)")  # fmt: skip
+        help="same seed, same machine: same numbers (%(default)s); other seeds have a folder of "
+        "their own, DIR/seed_N")  # fmt: skip
     add("--limit", type=whole_number(20), metavar="N",
         help="use N training images, and N/5 test images, as many of each class")  # fmt: skip
     add_mixed_precision(parser)

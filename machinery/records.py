@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,17 +12,20 @@ from machinery.errors import UsageError
 
 
 class RunFiles(NamedTuple):
-    """Where a run keeps its files; the checkpoint is there only until the run is finished."""
+    """Where a run keeps its files; checkpoint and lock are there only until the run is finished."""
 
     curves: Path
     history: Path
     result: Path
     checkpoint: Path
+    lock: Path
 
     @classmethod
-    def of(cls, out, name):
-        suffixes = ".png", ".csv", ".json", ".checkpoint.keras"
-        return cls(*(Path(out) / f"{name}{suffix}" for suffix in suffixes))
+    def of(cls, out, name, seed=0):
+        """Return the files of a run in a folder, in one of its own for each seed but 0."""
+        folder = Path(out) / f"seed_{seed}" if seed else Path(out)
+        suffixes = ".png", ".csv", ".json", ".checkpoint.keras", ".lock"
+        return cls(*(folder / f"{name}{suffix}" for suffix in suffixes))
 
 
 def find_earlier_run(files, settings, resume):
@@ -29,16 +33,16 @@ def find_earlier_run(files, settings, resume):
 
     Raises:
         UsageError: if it is to be resumed but was started with other settings or never, or if it
-            is unfinished but not to be resumed.
+            is unfinished, with an epoch done that would be lost, but not to be resumed.
     """
     earlier = read_result(files.result)
     if not resume:
-        if earlier and not earlier["finished"]:
+        if earlier and not earlier["finished"] and files.checkpoint.exists():
             done = len(read_history(files.history)["epoch"])
             raise UsageError(
                 f"{files.result} is a run that has finished {done} of "
-                f"{earlier['settings']['epochs']} epochs: go on with --resume, choose another "
-                f"--out, or delete {files.result.with_suffix('')}.*"
+                f"{earlier['settings']['epochs']} epochs: go on with --resume, or choose another "
+                "--out"
             )
         return earlier
     if not earlier:
@@ -56,17 +60,27 @@ def find_earlier_run(files, settings, resume):
 
 
 def archive_earlier_run(earlier, files):
-    """Move the files of an earlier, finished run to OUT/earlier, named after when it finished."""
+    """Move whatever has the names of a run's files to OUT/earlier, dated.
+
+    A run that was recorded but has no epoch done leaves nothing to keep.
+
+    Args:
+        earlier: the result of the run whose files they are, None if there is none.
+    """
+    kept = [path for path in (files.curves, files.history, files.checkpoint) if path.exists()]
+    if not kept and (not earlier or not earlier["finished"]):
+        return
     if earlier:
-        folder = files.result.parent / "earlier"
-        folder.mkdir(exist_ok=True)
-        stamp = earlier["finished"].replace(":", "")
-        for file in (files.curves, files.history, files.result):
-            if file.exists():
-                file.replace(folder / f"{file.stem}-{stamp}{file.suffix}")
-        print(f"The run of {earlier['finished']} was moved to {folder}")
-    for leftover in files:
-        leftover.unlink(missing_ok=True)
+        kept.append(files.result)
+        when = earlier["finished"] or earlier["started"]
+    else:
+        newest = max(path.stat().st_mtime for path in kept)
+        when = datetime.fromtimestamp(newest).isoformat(timespec="seconds")
+    folder = files.result.parent / "earlier"
+    folder.mkdir(exist_ok=True)
+    for path in kept:
+        path.replace(folder / f"{path.stem}-{when.replace(':', '')}{path.suffix}")
+    print(f"The run of {when} was moved to {folder}")
 
 
 def remove_partial_files(files):
@@ -141,12 +155,23 @@ def write_history(path, history):
 def replace_when_complete(path):
     """Yield a temporary path beside `path`; move it there if the block ends without an error.
 
-    Whoever is killed in between leaves the earlier file as it was.
+    Whoever is killed in between, or loses its power, leaves the earlier file as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        synchronize(temporary)
         os.replace(temporary, path)
+        synchronize(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def synchronize(path):
+    """Wait until a file, or the list of files in a folder, is on the disk: power may fail."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

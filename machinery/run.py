@@ -10,6 +10,7 @@ from data.download import find_cifar10
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.errors import UsageError
+from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS
 from machinery.recipe import differences, recipe_of
 from machinery.records import (
@@ -42,52 +43,30 @@ def begin_run(name, experiment_name, experiment, options):
         options: what `parse_options` returned.
 
     Raises:
-        UsageError: if an unfinished run is in the way, or there is none to resume.
+        UsageError: if an unfinished run is in the way, there is none to resume, or another process
+            has it.
         DatasetError: if there are no images.
     """
     run = Run(name, experiment_name, experiment, options)
-    earlier = find_earlier_run(run.files, run.settings, options.resume)
-    if options.resume and earlier["finished"]:
-        print(f"{run.files.result} is finished already, there is nothing to resume")
-        print(accuracy_line(earlier["test_accuracy"], earlier["remark"], stopped_early(earlier)))
-        run.finished = True
-        yield run
-        return
-
-    run.cifar10 = find_cifar10(options.data, options.sample)
-    run.result = {
-        "name": name,
-        "test_accuracy": None,
-        "test_loss": None,
-        "published_accuracy": experiment.published_accuracy,
-        "remark": remark_on_data(run.cifar10, options),
-        "settings": run.settings,
-        "dataset": {"source": run.cifar10.source, "sha256": run.cifar10.sha256},
-        "versions": software(),
-        "hardware": hardware(),
-        "started": datetime.now().isoformat(timespec="seconds"),
-        "finished": None,
-    }
-    if options.resume:
-        if earlier["dataset"]["sha256"] != run.cifar10.sha256:
-            raise UsageError(
-                f"{run.files.result} was started with other images, "
-                f"from {earlier['dataset']['source']}"
+    run.files.result.parent.mkdir(parents=True, exist_ok=True)
+    with only_owner(run.files.lock, run.files.result):
+        earlier = find_earlier_run(run.files, run.settings, options.resume)
+        if options.resume and earlier["finished"]:
+            print(f"{run.files.result} is finished already, there is nothing to resume")
+            remarks = earlier["remark"], stopped_early(earlier)
+            print(accuracy_line(earlier["test_accuracy"], *remarks))
+            run.finished = True
+        else:
+            run.begin(earlier)
+        try:
+            yield run
+        except KeyboardInterrupt:
+            print(
+                f"\nInterrupted. {run.epochs_trained} of {run.epochs} epochs are saved in "
+                f"{run.files.result.parent}.\nTo go on, run the same command with --resume.",
+                file=sys.stderr,
             )
-        run.result["started"] = earlier["started"]
-    else:
-        archive_earlier_run(earlier, run.files)
-    remove_partial_files(run.files)
-    write_result(run.files.result, run.result)
-    try:
-        yield run
-    except KeyboardInterrupt:
-        print(
-            f"\nInterrupted. {run.epochs_trained} of {run.epochs} epochs are saved in "
-            f"{options.out}.\nTo go on, run the same command with --resume.",
-            file=sys.stderr,
-        )
-        raise
+            raise
 
 
 class Run:
@@ -105,7 +84,7 @@ class Run:
 
     def __init__(self, name, experiment_name, experiment, options):
         self.name, self.experiment, self.options = name, experiment, options
-        self.files = RunFiles.of(options.out, name)
+        self.files = RunFiles.of(options.out, name, options.seed)
         self.epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.epochs)
         divisor = SAMPLE_BATCH_DIVISOR if options.sample else 1
         self.batch_size = options.batch_size or experiment.batch_size // divisor
@@ -124,7 +103,39 @@ class Run:
         self.history, self.callback_states = {"epoch": []}, []
         self.finished = False
 
-    def resume(self, model):
+    def begin(self, earlier):
+        """Find the images, archive an earlier run unless it is resumed, and record what begins.
+
+        Args:
+            earlier: the result of the run whose files are there already, or None.
+        """
+        self.cifar10 = find_cifar10(self.options.data, self.options.sample)
+        self.result = {
+            "name": self.name,
+            "test_accuracy": None,
+            "test_loss": None,
+            "published_accuracy": self.experiment.published_accuracy,
+            "remark": remark_on_data(self.cifar10, self.options),
+            "settings": self.settings,
+            "dataset": {"source": self.cifar10.source, "sha256": self.cifar10.sha256},
+            "versions": software(),
+            "hardware": hardware(),
+            "started": datetime.now().isoformat(timespec="seconds"),
+            "finished": None,
+        }
+        if self.options.resume:
+            if earlier["dataset"]["sha256"] != self.cifar10.sha256:
+                raise UsageError(
+                    f"{self.files.result} was started with other images, "
+                    f"from {earlier['dataset']['source']}"
+                )
+            self.result["started"] = earlier["started"]
+        else:
+            archive_earlier_run(earlier, self.files)
+        remove_partial_files(self.files)
+        write_result(self.files.result, self.result)
+
+    def resume_if_interrupted(self, model):
         """Return the model of the checkpoint, if there is one, in place of a new one.
 
         Raises:
@@ -177,7 +188,7 @@ class Run:
         self.epochs_trained = row["epoch"]
 
     def result_of(self, model, accuracy, loss, training_images, validation_images, test_images):
-        """Print the accuracy, and return what goes into NAME.json."""
+        """Return what goes into NAME.json."""
         operations = operations_per_image(model) * training_images * self.epochs_trained
         self.result |= {
             "test_accuracy": round(100 * accuracy, 4),
@@ -193,7 +204,6 @@ class Run:
             "validation_images": validation_images if self.evaluated_on == "validation" else 0,
             "test_images": test_images,
         }
-        print(accuracy_line(self.result["test_accuracy"], self.remarks()))
         return self.result
 
     def remarks(self):

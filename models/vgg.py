@@ -1,4 +1,4 @@
-"""The VGG-style network that every experiment varies."""
+"""The VGG-style network that the tutorial's experiments vary."""
 
 import keras
 from keras import layers
@@ -7,16 +7,17 @@ from keras import layers
 def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, optimizer=None):
     """Build and compile a small VGG network for 32x32 colour images in ten classes.
 
-    The number of filters doubles from block to block: 32, 64, 128. A dense layer of 128 units and
-    one unit for each class follow.
+    The number of filters doubles from block to block: 32, 64, 128. A hidden dense layer of 128
+    units and an output layer of ten follow.
 
     Args:
         blocks: number of blocks, at least 1; see `vgg_block`.
-        dropout_rates: fraction of values set to zero in training, in [0, 1): one rate for the
-            end of each block and a last one for the dense layer, so `blocks + 1` of them.
-            None for no dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
-        weight_decay: L2 penalty on the weights of convolutions and hidden dense layer, added
-            to the loss (Krogh and Hertz 1991). None for no penalty.
+        dropout_rates: fractions of values set to zero in training, in [0, 1): one for the end of
+            each block and a last one for the hidden dense layer, so `blocks + 1` of them
+            (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html). None for no
+            dropout.
+        weight_decay: L2 penalty on the weights of the convolutions and the hidden dense layer,
+            added to the loss (Krogh and Hertz 1991). None for no penalty.
         batch_norm: normalize over the batch after every convolution and the hidden dense layer
             (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
         optimizer: a Keras optimizer. None for stochastic gradient descent with learning rate 0.001
@@ -44,13 +45,13 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, optimiz
         128,
         activation="relu",
         kernel_initializer="he_uniform",
-        kernel_regularizer=weight_decay and keras.regularizers.L2(weight_decay),
+        kernel_regularizer=penalty(weight_decay),
     )(x)
     if batch_norm:
         x = layers.BatchNormalization()(x)
     if rates[-1]:
         x = layers.Dropout(rates[-1])(x)
-    # Probabilities need float32, also where the layers before compute in bfloat16.
+    # The softmax stays in float32 even if the layers before it compute in bfloat16.
     outputs = layers.Dense(10, activation="softmax", dtype="float32")(x)
 
     model = keras.Model(inputs, outputs)
@@ -69,7 +70,7 @@ def vgg_block(x, filters, dropout_rate=None, weight_decay=None, batch_norm=False
 
     Args:
         x: a Keras tensor (n, height, width, channels).
-        filters: of each of the two convolutions.
+        filters: their number in each convolution.
         dropout_rate, weight_decay, batch_norm: see `vgg`.
 
     Returns:
@@ -82,7 +83,7 @@ def vgg_block(x, filters, dropout_rate=None, weight_decay=None, batch_norm=False
             padding="same",
             activation="relu",
             kernel_initializer="he_uniform",
-            kernel_regularizer=weight_decay and keras.regularizers.L2(weight_decay),
+            kernel_regularizer=penalty(weight_decay),
         )(x)
         if batch_norm:
             x = layers.BatchNormalization()(x)
@@ -90,3 +91,7 @@ def vgg_block(x, filters, dropout_rate=None, weight_decay=None, batch_norm=False
     if dropout_rate:
         x = layers.Dropout(dropout_rate)(x)
     return x
+
+
+def penalty(weight_decay):
+    return keras.regularizers.L2(weight_decay) if weight_decay else None

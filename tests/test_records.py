@@ -35,7 +35,8 @@ def a_run(folder, finished):
     files = RunFiles.of(folder, "run")
     write_history(files.history, HISTORY)
     files.curves.write_text("curves")
-    write_result(files.result, {"settings": SETTINGS, "finished": finished})
+    started = "2026-01-02T00:00:00"
+    write_result(files.result, {"settings": SETTINGS, "started": started, "finished": finished})
     return files
 
 
@@ -91,6 +92,7 @@ def test_what_a_killed_run_was_just_writing_is_removed(tmp_path):
 
 def test_unfinished_run_is_only_gone_on_with(tmp_path):
     files = a_run(tmp_path, None)
+    files.checkpoint.write_text("checkpoint")
     with pytest.raises(UsageError, match=r"finished 3 of 3 epochs: go on with --resume"):
         find_earlier_run(files, SETTINGS, resume=False)
     assert find_earlier_run(files, SETTINGS, resume=True)["settings"] == SETTINGS
@@ -117,6 +119,45 @@ def test_finished_run_is_archived(tmp_path, capsys):
     for suffix in ("csv", "json", "png"):
         assert (tmp_path / "earlier" / f"run-2026-01-02T030405.{suffix}").exists()
     assert "was moved to" in capsys.readouterr().out
+
+
+def test_run_without_an_epoch_blocks_nothing_and_leaves_nothing(tmp_path):
+    files = RunFiles.of(tmp_path, "run")
+    write_result(files.result, {"settings": SETTINGS, "started": "now", "finished": None})
+    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_whatever_has_the_names_of_a_run_is_archived(tmp_path):
+    files = a_run(tmp_path, None)
+    files.result.unlink()
+    files.checkpoint.write_text("checkpoint")
+    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
+    suffixes = sorted(path.suffix for path in (tmp_path / "earlier").iterdir())
+    assert suffixes == [".csv", ".keras", ".png"]
+
+
+def test_each_seed_but_0_has_a_folder(tmp_path):
+    assert RunFiles.of(tmp_path, "run").result == tmp_path / "run.json"
+    assert RunFiles.of(tmp_path, "run", seed=3).result == tmp_path / "seed_3" / "run.json"
+
+
+def test_file_is_on_the_disk_before_it_replaces_the_earlier_one(tmp_path, monkeypatch):
+    order = []
+
+    def note(name, function):
+        def noted(*arguments):
+            order.append(name)
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(records.os, "fsync", note("fsync", records.os.fsync))
+    monkeypatch.setattr(records.os, "replace", note("replace", records.os.replace))
+    with records.replace_when_complete(tmp_path / "run.json") as temporary:
+        temporary.write_text("whole")
+    assert order == ["fsync", "replace", "fsync"]
 
 
 def test_accuracy_is_told_with_what_is_special_about_it():

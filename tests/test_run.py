@@ -1,6 +1,7 @@
 """How a run begins, breaks off, is resumed, and what it leaves behind."""
 
 import json
+import os
 import pickle
 import re
 import signal
@@ -18,6 +19,7 @@ from conftest import (
     train,
 )
 from harness import Experiment
+from machinery.lock import only_owner
 from machinery.run import operations_per_image
 from models.vgg import vgg
 
@@ -54,7 +56,7 @@ def test_same_seed_gives_the_same_numbers(uninterrupted, tmp_path):
 def test_another_seed_gives_other_numbers(uninterrupted, tmp_path):
     call(RANDOM, *FOUR[:-1], 1, "--seed", 1, cwd=tmp_path)
     whole = numbers(uninterrupted[0] / f"{NAME}.csv")
-    assert numbers(tmp_path / f"runs/{NAME}.csv")[0] != whole[0]
+    assert numbers(tmp_path / f"runs/seed_1/{NAME}.csv")[0] != whole[0]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +77,8 @@ def test_new_run_does_not_overwrite_an_unfinished_one(killed):
 
 
 def test_resume_with_other_settings_is_refused(killed):
-    ended = call(RANDOM, *FOUR[:-1], 5, "--seed", 3, "--resume", cwd=killed)
-    assert_refused(ended, "epochs was 4, not 5", "seed was 0, not 3")
+    ended = call(RANDOM, *FOUR[:-1], 5, "--batch-size", 9, "--resume", cwd=killed)
+    assert_refused(ended, "epochs was 4, not 5", "batch_size was 16, not 9")
 
 
 def test_resume_with_other_images_is_refused(killed, sample, tmp_path):
@@ -134,12 +136,12 @@ def test_resuming_nothing_is_refused(tmp_path):
 
 
 def test_finished_run_is_kept_when_it_is_run_again(tmp_path):
-    train(mine(), *ONE, "--seed", 1, cwd=tmp_path)
-    ended = train(mine(), *ONE, "--seed", 2, cwd=tmp_path)
+    train(mine(), *ONE, "--batch-size", 1, cwd=tmp_path)
+    ended = train(mine(), *ONE, "--batch-size", 2, cwd=tmp_path)
     assert "was moved to runs/earlier" in ended.output
-    assert result(tmp_path / "runs" / "mine.json")["settings"]["seed"] == 2
+    assert result(tmp_path / "runs" / "mine.json")["settings"]["batch_size"] == 2
     (earlier,) = (tmp_path / "runs" / "earlier").glob("mine-*.json")
-    assert result(earlier)["settings"]["seed"] == 1
+    assert result(earlier)["settings"]["batch_size"] == 1
     assert earlier.with_suffix(".png").exists() and earlier.with_suffix(".csv").exists()
 
 
@@ -209,7 +211,7 @@ def test_malicious_data_is_refused_in_one_line(tmp_path):
 
 def test_result_has_what_it_takes_to_repeat_the_run(tmp_path):
     train(mine(), *ONE, "--batch-size", 7, "--seed", 5, "--no-mixed-precision", cwd=tmp_path)
-    recorded = result(tmp_path / "runs" / "mine.json")
+    recorded = result(tmp_path / "runs" / "seed_5" / "mine.json")
     assert recorded["settings"] == {
         "experiment": "mine", "epochs": 1, "batch_size": 7, "seed": 5, "mixed_precision": False,
         "validation": "test", "sample": True, "limit": 20,
@@ -231,6 +233,23 @@ def test_sample_is_trained_on_for_20_epochs(tmp_path):
 def test_command_is_suggested_for_the_same_folder(tmp_path):
     ended = train(mine(), *ONE, "--out", "else where", cwd=tmp_path)
     assert ended.output.endswith(f"Next:            python {ROOT}/compare.py 'else where'\n")
+
+
+def test_second_process_is_refused_before_anything_is_touched(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with only_owner(tmp_path / "runs" / "mine.lock", "the run"):
+        ended = train(mine(), *ONE, cwd=tmp_path)
+        assert_refused(ended, f"runs/mine.json belongs to process {os.getpid()}")
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine.lock"]
+        assert train(mine(), *ONE, "--seed", 1, cwd=tmp_path).code == 0  # another run
+
+
+def test_run_whose_first_epoch_fails_can_be_started_again(tmp_path):
+    def define_model():
+        raise OSError("no memory")
+
+    assert_refused(train(Experiment(define_model, 100), *ONE, cwd=tmp_path), "no memory")
+    assert train(mine(), *ONE, "--batch-size", 3, cwd=tmp_path).code == 0
 
 
 # Multiplications and additions.

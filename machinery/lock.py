@@ -1,0 +1,57 @@
+"""One owner: nobody else may have a run, or a file, while a process works on it."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from machinery.errors import UsageError
+
+
+@contextlib.contextmanager
+def only_owner(path, what):
+    """Hold an operating-system lock until the block ends, or the process does, however it ends.
+
+    Args:
+        path: the lock's file; it holds the owner's process number, and is removed in the end.
+        what: what is locked, for the message to a second process.
+
+    Raises:
+        UsageError: if another process holds the lock.
+    """
+    path = Path(path)
+    while True:
+        file = open(path, "a+")  # noqa: SIM115 - closed, and thereby released, below
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "that is just starting"
+            file.close()
+            raise UsageError(
+                f"{what} belongs to process {owner}: wait for it, or stop it"
+            ) from None
+        # The owner before may have removed the file after we opened it: then nobody sees our lock.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()
+    try:
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def owner_of(path):
+    """Return the number of the process that holds a lock, None if none does."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int(Path(path).read_text() or 0)
+    return None

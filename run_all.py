@@ -1,0 +1,215 @@
+"""Run many experiments, each in a process of its own: by default the nine, shortest first.
+
+    python run_all.py                                    all nine, one after the other
+    python run_all.py baseline1 dropout --seeds 0,1,2    three seeds of each
+    python run_all.py --sample --jobs 2                  a try, two at once
+
+Whatever ends it, the same command goes on: what is finished is skipped, what was interrupted is
+resumed. Options that are not listed here are passed on to the experiments.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+
+import compare
+from experiments import EXPERIMENTS, TUTORIAL, load_experiment
+from machinery.callbacks import duration
+from machinery.errors import UsageError, readable_errors
+from machinery.lock import owner_of
+from machinery.options import (
+    ROOT,
+    command,
+    option_parser,
+    script_parser,
+    whole_number,
+    writable_folder,
+)
+from machinery.records import read_history, read_result
+from machinery.run import Run, operations_per_image
+
+SECONDS_BETWEEN_REPORTS = 60
+MOST_KILLS = 3  # a run that is killed so often without finishing an epoch is given up
+
+
+class Job:
+    """One run of one experiment, in a process of its own.
+
+    Args:
+        name: of the experiment.
+        seed: of the run.
+        arguments: options that are passed on, a list of words.
+    """
+
+    def __init__(self, name, seed, arguments):
+        self.name, self.seed = name, seed
+        self.arguments = [*arguments, "--seed", str(seed)]
+        experiment = load_experiment(name)
+        options = option_parser(experiment.epochs).parse_args(self.arguments)
+        self.run = Run(name, name, experiment, options)
+        self.files = self.run.files
+        self.log = self.files.result.with_suffix(".log")
+        self.operations_per_image = operations_per_image(experiment.define_model())
+        self.kills, self.failure = 0, None
+
+    def __str__(self):
+        seed = f", seed {self.seed}" if self.seed else ""
+        return f"{self.name}{seed} ({len(self.epoch_seconds())} of {self.run.epochs} epochs)"
+
+    def result(self):
+        """Return what NAME.json says of a run with these very settings, {} if there is none."""
+        try:
+            result = read_result(self.files.result)
+        except UsageError:  # a damaged file, which the experiment refuses
+            return {}
+        return result if result and result["settings"] == self.run.settings else {}
+
+    def is_finished(self):
+        return bool(self.result().get("finished"))
+
+    def epoch_seconds(self):
+        """Return how long each epoch took, so far."""
+        return read_history(self.files.history).get("seconds", []) if self.result() else []
+
+    def start(self, cores):
+        """Start the process that a user would start, on some of the processor's cores."""
+        words = [sys.executable, str(ROOT / "experiments" / f"{self.name}.py"), *self.arguments]
+        words += ["--resume"] if self.result() else []
+        self.cores, self.epochs_before = cores, len(self.epoch_seconds())
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        all_cores = os.sched_getaffinity(0)
+        with open(self.log, "a") as log:
+            print(shlex.join(words), file=log, flush=True)
+            os.sched_setaffinity(0, cores)  # the new process inherits it
+            try:
+                self.process = subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                )
+            finally:
+                os.sched_setaffinity(0, all_cores)
+
+    def note_end(self):
+        """Take note of how the process ended: finished, killed and to be resumed, or failed."""
+        code = self.process.returncode
+        progress = len(self.epoch_seconds()) > self.epochs_before
+        self.kills = 0 if progress else self.kills + 1
+        if code > 0 or (code < 0 and self.kills >= MOST_KILLS):
+            self.failure = f"exit code {code}, see {self.log}"
+
+
+def run_jobs(jobs, slots):
+    """Keep as many jobs running as there are slots, until all have finished or failed.
+
+    Args:
+        jobs: a list of `Job`, in the order to start them.
+        slots: how many to run at once; the processor's cores are divided among them.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    free = [cores[slot::slots] for slot in range(slots)]
+    running, last_report = [], -SECONDS_BETWEEN_REPORTS
+    try:
+        while True:
+            for job in [job for job in running if job.process.poll() is not None]:
+                job.note_end()
+                running.remove(job)
+                free.append(job.cores)
+                last_report = -SECONDS_BETWEEN_REPORTS
+            left = [job for job in jobs if not job.failure and not job.is_finished()]
+            if not left:
+                return
+            for job in left:
+                # Somebody else's process may have it: that of a run_all.py that was killed.
+                if free and job not in running and not owner_of(job.files.lock):
+                    job.start(free.pop())
+                    running.append(job)
+                    last_report = -SECONDS_BETWEEN_REPORTS
+            if time.monotonic() - last_report >= SECONDS_BETWEEN_REPORTS:
+                report(jobs, left, running, slots)
+                last_report = time.monotonic()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        for job in running:  # which Ctrl-C has reached too
+            job.process.wait()
+        print("\nInterrupted. To go on, run the same command.", file=sys.stderr)
+        raise
+
+
+def report(jobs, left, running, slots):
+    """Print in one line what is done, what is running, and how long the rest will take."""
+    words = [f"{len(jobs) - len(left)} of {len(jobs)} done"]
+    words.append(f"running: {', '.join(map(str, running)) or 'none'}")
+    words.append(f"waiting: {len(left) - len(running)}")
+    # From the epochs that are done, on the assumption that equal work takes equal time.
+    seconds = sum(sum(job.epoch_seconds()) for job in jobs)
+    work = sum(len(job.epoch_seconds()) * job.operations_per_image for job in jobs)
+    if work:
+        rest = sum(
+            (job.run.epochs - len(job.epoch_seconds())) * job.operations_per_image for job in left
+        )
+        words.append(f"about {duration(rest * seconds / work / slots)} left")
+    print("; ".join(words), flush=True)
+
+
+def seed_list(text):
+    """Parse `0,1,2`; a type for argparse."""
+    return [whole_number(0, 2**32 - 1)(seed) for seed in text.split(",")]
+
+
+def parse_command_line():
+    """Return the options of this script, and those for the experiments as a list of words."""
+    parser = script_parser("%(prog)s [options] [EXPERIMENT ...]")
+    add = parser.add_argument
+    add("experiments", nargs="*", default=TUTORIAL, metavar="EXPERIMENT",
+        help=f"{', '.join(EXPERIMENTS)}, or all (the tutorial's nine)")  # fmt: skip
+    add("--seeds", type=seed_list, default="0", metavar="N,N,...",
+        help="a run for each of them (%(default)s)")  # fmt: skip
+    add("--jobs", type=whole_number(1, len(os.sched_getaffinity(0))), default=1, metavar="N",
+        help="how many runs at once, the cores divided among them (%(default)s)")  # fmt: skip
+    if {"-h", "--help"} & set(sys.argv):
+        parser.parse_args(["--help"])
+
+    training_parser = option_parser("as published")
+    training, others = training_parser.parse_known_args()
+    if training.seed or training.resume:
+        parser.error("--seed and --resume are options of single experiments: here it is --seeds")
+    options = parser.parse_args(others)
+    if unknown := set(options.experiments) - {*EXPERIMENTS, "all"}:
+        parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
+    if "all" in options.experiments:
+        options.experiments = EXPERIMENTS
+    options.out = training.out
+    writable_folder(parser, "--out", options.out)
+    return options, words_of(training, training_parser)
+
+
+def words_of(options, parser):
+    """Return what was typed to get these options, where they are not the parser's defaults."""
+    words = []
+    for name, value in vars(options).items():
+        option = name.replace("_", "-")
+        if value == parser.get_default(name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
+    return words
+
+
+def main():
+    options, arguments = parse_command_line()
+    jobs = [Job(name, seed, arguments) for seed in options.seeds for name in options.experiments]
+    run_jobs(jobs, options.jobs)
+    compare.print_table(compare.read_runs([options.out]))
+    failures = [job for job in jobs if job.failure]
+    for job in failures:
+        print(f"run_all.py: error: {job}: {job.failure}", file=sys.stderr)
+    print(f"Next: {command('compare.py', options)}")
+    return 2 if failures else 0
+
+
+if __name__ == "__main__":
+    with readable_errors():
+        sys.exit(main())

@@ -1,0 +1,66 @@
+import os
+import signal
+import subprocess
+import sys
+
+from conftest import ROOT
+from machinery.errors import UsageError
+from machinery.lock import only_owner, owner_of
+
+import pytest
+
+HOLD = """
+import sys, time
+from machinery.errors import UsageError
+from machinery.lock import only_owner
+try:
+    with only_owner(sys.argv[1], "the run"):
+        print("mine", flush=True)
+        time.sleep(float(sys.argv[2]))
+except UsageError:
+    print("not mine")
+"""
+
+
+def holder(path, seconds):
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), str(seconds)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_second_owner_is_told_the_first_ones_number(tmp_path):
+    path = tmp_path / "run.lock"
+    with only_owner(path, "the run"):
+        assert owner_of(path) == os.getpid()
+        told = pytest.raises(UsageError, match=f"the run belongs to process {os.getpid()}")
+        with told, only_owner(path, "the run"):
+            pass
+        assert path.exists()  # the refused one has not removed it
+    assert owner_of(path) is None and not path.exists()
+
+
+def test_lock_of_a_killed_process_is_free(tmp_path):
+    path = tmp_path / "run.lock"
+    process = holder(path, 100)
+    assert process.stdout.readline() == "mine\n"
+    assert owner_of(path) == process.pid
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert path.exists() and owner_of(path) is None
+    with only_owner(path, "the run"):
+        assert owner_of(path) == os.getpid()
+
+
+def test_of_many_that_start_at_once_one_is_the_owner(tmp_path):
+    processes = [holder(tmp_path / "run.lock", 2) for _ in range(6)]
+    said = sorted(process.communicate()[0] for process in processes)
+    assert said == ["mine\n"] + ["not mine\n"] * 5
+
+
+def test_owners_that_follow_each_other_quickly_never_overlap(tmp_path):
+    # Each removes its file in the end, and the next may have opened it before.
+    processes = [holder(tmp_path / "run.lock", 0) for _ in range(12)]
+    said = [process.communicate()[0] for process in processes]
+    assert set(said) <= {"mine\n", "not mine\n"} and "mine\n" in said
+    assert not (tmp_path / "run.lock").exists()

@@ -1,0 +1,89 @@
+"""Real processes, killed for real: the runner, and what it runs."""
+
+import os
+import signal
+import time
+
+from conftest import TINY, assert_refused, call, finish, numbers, result, start
+from machinery.lock import owner_of
+
+import pytest
+
+BASELINE1 = ("run_all.py", "baseline1")
+THREE = ("--sample", "--limit", 100, "--epochs", 3)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 200
+    while not path.exists():
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def commands(folder):
+    """The commands that the runner has started, from the log."""
+    lines = (folder / "runs" / "baseline1.log").read_text().splitlines()
+    return [line for line in lines if "experiments/baseline1.py" in line and "Next:" not in line]
+
+
+def test_runs_two_seeds_at_once_and_skips_what_is_finished(tmp_path):
+    arguments = (*BASELINE1, "--seeds", "0,1", "--jobs", 2, *TINY, "--epochs", 1)
+    ended = call(*arguments, cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert "running: baseline1 (0 of 1 epochs), baseline1, seed 1 (0 of 1 epochs)" in ended.output
+    assert "baseline1 (2 seeds)" in ended.output
+    results = tmp_path / "runs/baseline1.json", tmp_path / "runs/seed_1/baseline1.json"
+    assert [result(path)["settings"]["seed"] for path in results] == [0, 1]
+    cores = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert [result(path)["hardware"]["cores"] for path in results] == [cores, cores]
+
+    before = [path.read_bytes() for path in results]
+    assert call(*arguments, cwd=tmp_path).code == 0
+    assert [path.read_bytes() for path in results] == before
+    assert len(commands(tmp_path)) == 1
+
+
+def test_killed_run_is_resumed(tmp_path):
+    process = start(*BASELINE1, *THREE, cwd=tmp_path)
+    wait_for(tmp_path / "runs/baseline1.checkpoint.keras", process)
+    os.kill(owner_of(tmp_path / "runs/baseline1.lock"), signal.SIGKILL)
+    ended = finish(process)
+    assert ended.code == 0, ended
+    assert [line.endswith("--resume") for line in commands(tmp_path)] == [False, True]
+    assert len(numbers(tmp_path / "runs/baseline1.csv")) == 3
+
+
+def test_killed_runner_waits_for_the_run_it_has_left_behind(tmp_path):
+    process = start(*BASELINE1, *THREE, cwd=tmp_path)
+    wait_for(tmp_path / "runs/baseline1.checkpoint.keras", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ended = call(*BASELINE1, *THREE, cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert len(commands(tmp_path)) == 1
+    assert result(tmp_path / "runs/baseline1.json")["epochs_trained"] == 3
+
+
+def test_failed_run_is_told_and_the_others_go_on(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/baseline1.json").write_text("damaged")
+    arguments = ("run_all.py", "baseline1", "baseline2", *TINY, "--epochs", 1)
+    ended = call(*arguments, cwd=tmp_path)
+    assert ended.code == 2
+    assert "baseline1 (0 of 1 epochs): exit code 2, see runs/baseline1.log" in ended.errors
+    assert result(tmp_path / "runs/baseline2.json")["finished"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["baseline9"], "no experiment baseline9"),
+        (["--seeds", "0,one"], "--seeds"),
+        (["--jobs", "0"], "--jobs"),
+        (["--seed", "1"], "--seeds"),
+        (["--epochs", "0"], "--epochs"),
+    ],
+)
+def test_senseless_options_are_refused(tmp_path, arguments, reason):
+    assert_refused(call("run_all.py", *arguments, cwd=tmp_path), reason)
