@@ -1,8 +1,8 @@
 """Run many experiments, each in a process of its own: by default the nine, shortest first.
 
-    python run_all.py                                    all nine, one after the other
+    python run_all.py                                    all nine, two at once
     python run_all.py baseline1 dropout --seeds 0,1,2    three seeds of each
-    python run_all.py --sample --jobs 2                  a try, two at once
+    python run_all.py --sample --jobs 1                  a try, one after the other
 
 Whatever ends it, the same command goes on: what is finished is skipped, what was interrupted is
 resumed. Options that are not listed here are passed on to the experiments.
@@ -165,7 +165,9 @@ def parse_command_line():
         help=f"{', '.join(EXPERIMENTS)}, or all (the tutorial's nine)")  # fmt: skip
     add("--seeds", type=seed_list, default="0", metavar="N,N,...",
         help="a run for each of them (%(default)s)")  # fmt: skip
-    add("--jobs", type=whole_number(1, len(os.sched_getaffinity(0))), default=1, metavar="N",
+    cores = len(os.sched_getaffinity(0))
+    # Two runs on half of the cores each train more images together, see benchmarks/README.md.
+    add("--jobs", type=whole_number(1, cores), default=min(2, cores), metavar="N",
         help="how many runs at once, the cores divided among them (%(default)s)")  # fmt: skip
     if {"-h", "--help"} & set(sys.argv):
         parser.parse_args(["--help"])

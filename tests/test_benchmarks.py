@@ -142,6 +142,15 @@ def test_training_speed_compares_both_ways(tmp_path):
     assert list(tmp_path.iterdir()) == []  # a benchmark leaves nothing behind
 
 
+def test_two_runs_at_once_are_compared_with_one(tmp_path):
+    arguments = ("--sample", "--images", 128, "--rounds", 1, "--experiments", "baseline1")
+    ended = call("benchmarks/jobs.py", *arguments, cwd=tmp_path)
+    (row,) = [line for line in ended.output.splitlines() if line.startswith("| `baseline1`")]
+    alone, together, ratio = row.strip("| ").split(" | ")[1:]
+    assert float(alone.replace(",", "")) > 0 and float(together.replace(",", "")) > 0
+    assert re.fullmatch(SPREAD, ratio)
+
+
 @pytest.mark.parametrize(
     ("arguments", "batches"), [(("--images", "5000"), 78), (("--sample",), 15)]
 )
