@@ -1,5 +1,6 @@
 """The experiments' way to train: in the harness, or in the harness without one of its ideas."""
 
+import os
 import tempfile
 from functools import partial
 
@@ -34,6 +35,12 @@ def train_with_the_harness(connection, name, options, most_steps=None, without=N
         case "augmentation":
             experiment = experiment._replace(augment=None)
     run_with_the_harness(name, experiment, options)
+
+
+def train_on_cores(connection, name, options, cores):
+    """Train as `python experiments/NAME.py` does, on some of the cores."""
+    os.sched_setaffinity(0, cores)  # TensorFlow counts them when it first computes
+    train_with_the_harness(connection, name, options)
 
 
 def leave_as_it_is(model):

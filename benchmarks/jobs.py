@@ -14,7 +14,7 @@ from data.download import find_cifar10
 from machinery.errors import readable_errors
 
 from comparison import comparison_parser, parse_comparison, spread
-from harness_way import train_with_the_harness
+from harness_way import train_on_cores
 from workers import Worker
 
 
@@ -36,12 +36,6 @@ def main():
         alone, together = (median(way) for way in zip(*speeds, strict=True))
         ratios = spread([two / one for one, two in speeds], 2)
         print(f"| `{name}` | {alone:,.0f} | {together:,.0f} | {ratios} |", flush=True)
-
-
-def train_on_cores(connection, name, options, cores):
-    """Train as `python experiments/NAME.py` does, on some of the cores."""
-    os.sched_setaffinity(0, cores)  # TensorFlow counts them when it first computes
-    train_with_the_harness(connection, name, options)
 
 
 def take_turn(workers):
