@@ -28,20 +28,23 @@ def read_runs(folders):
     Raises:
         UsageError: if a folder is missing, or none of them holds a run.
     """
-    alike = {}
+    paths = {}  # by where they really are: a folder may be in one that is named, too
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
         for path in sorted([*folder.glob("*.json"), *folder.glob("seed_*/*.json")]):
-            try:
-                run = path, read_result(path), read_history(path.with_suffix(".csv"))
-            except UsageError as error:
-                print(f"Left out: {error}")
-                continue
-            settings = {**run[1]["settings"], "seed": None}
-            unfinished = not run[1]["finished"]
-            key = path.stem, str(settings), run[1]["remark"], unfinished
-            alike.setdefault(key, []).append(run)
+            paths.setdefault(path.resolve(), path)
+    alike = {}
+    for path in paths.values():
+        try:
+            run = path, read_result(path), read_history(path.with_suffix(".csv"))
+        except UsageError as error:
+            print(f"Left out: {error}")
+            continue
+        settings = {**run[1]["settings"], "seed": None}
+        unfinished = not run[1]["finished"]
+        key = path.stem, str(settings), run[1]["remark"], unfinished
+        alike.setdefault(key, []).append(run)
     if not alike:
         raise UsageError(
             f"no runs in {', '.join(map(str, folders))}: "

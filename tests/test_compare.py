@@ -122,3 +122,12 @@ def test_comparison_of_nothing_is_explained(tmp_path, make):
     reason = "baseline1.py --sample" if make else "there is no folder runs"
     (tmp_path / "pictures").mkdir()
     assert_refused(call("compare.py", "--out", "pictures", cwd=tmp_path), reason)
+
+
+def test_seeds_in_folders_of_their_own_are_found_and_counted_once(tmp_path):
+    write_run(tmp_path / "runs")
+    for seed in (1, 2):
+        write_run(tmp_path / "runs" / f"seed_{seed}", settings={"seed": seed})
+    for folders in ([], ["runs", "runs/seed_1"]):
+        (row,) = rows(call("compare.py", *folders, cwd=tmp_path).output).values()
+        assert "run (3 seeds)" in row
