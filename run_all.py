@@ -116,7 +116,8 @@ def run_jobs(jobs, slots):
                 running.remove(job)
                 free.append(job.cores)
                 last_report = -SECONDS_BETWEEN_REPORTS
-            left = [job for job in jobs if not job.failure and not job.is_finished()]
+            # A run may be finished before its process is.
+            left = [job for job in jobs if job in running or not (job.failure or job.is_finished())]
             if not left:
                 return
             for job in left:

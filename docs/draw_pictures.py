@@ -49,10 +49,10 @@ def draw_block(path):
         layers += [("pooling 2x2", size // 2, filters, "tab:orange")]
 
     figure, ax = plt.subplots(figsize=(10, 4.2), layout="constrained")
-    x, lefts = 0, []
+    x, edges = 0, []
     for name, size, channels, color in layers:
         width = 2 + channels / 16
-        lefts.append(x)
+        edges.append((x, x + width))
         ax.add_patch(Rectangle((x, -size / 2), width, size, facecolor=color, edgecolor="white"))
         ax.text(x + width / 2, size / 2 + 1, f"{size}x{size}\nx {channels}", ha="center", size=9)
         ax.text(x + width / 2, -size / 2 - 1, name, ha="center", va="top", rotation=90, size=9)
@@ -64,7 +64,7 @@ def draw_block(path):
         ax.text(x + 0.75, -height / 2 - 1, name, ha="center", va="top", rotation=90, size=9)
         x += 4.5
     for block in range(3):
-        left, right = lefts[1 + 3 * block] - 1, (*lefts, x)[4 + 3 * block] - 2
+        left, right = edges[1 + 3 * block][0] - 1, edges[3 + 3 * block][1] + 1
         ax.plot([left, left, right, right], [22, 23, 23, 22], color="black", linewidth=1)
         ax.text((left + right) / 2, 24, f"block {block + 1}", ha="center")
     ax.set_xlim(-1, x)

@@ -157,7 +157,7 @@ class Run:
             self.history = read_history(self.files.history, self.epochs_trained)
             print(f"Resuming after epoch {self.epochs_trained} of {self.epochs}")
         print(
-            f"{self.name}: {model.count_params():,} parameters, {self.epochs} epochs in batches of "
+            f"{self.name}: {model.count_params():,} parameters, epochs: {self.epochs}, batch size: "
             f"{self.batch_size}, computed in {keras.config.dtype_policy().compute_dtype}",
             flush=True,
         )

@@ -120,7 +120,7 @@ def test_precision_is_chosen_and_recorded(tmp_path, option, dtype):
         return models[0]
 
     ended = train(Experiment(define_model, 1), *ONE, option, cwd=tmp_path)
-    assert f"mine: 1,634 parameters, 1 epochs in batches of 16, computed in {dtype}" in ended.output
+    assert f"mine: 1,634 parameters, epochs: 1, batch size: 16, computed in {dtype}" in ended.output
     assert [layer.compute_dtype for layer in models[0].layers][-2:] == [dtype, "float32"]
     assert {weight.dtype for weight in models[0].weights} == {"float32"}
     recorded = result(tmp_path / "runs" / "mine.json")

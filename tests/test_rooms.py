@@ -76,7 +76,8 @@ root = Path(sys.argv[1])
 for script in sys.argv[2:]:
     sys.path[:] = [str((root / script).parent), *path]
     for name, module in list(sys.modules.items()):
-        if root in Path(getattr(module, "__file__", None) or "/").parents:
+        file = Path(getattr(module, "__file__", None) or "/")
+        if root in file.parents and "site-packages" not in file.parts:  # .venv may be in it
             del sys.modules[name]
     try:
         runpy.run_path(str(root / script), run_name="imported")
