@@ -10,6 +10,8 @@ from pathlib import Path
 
 import keras
 
+NOT_OURS = ("stdlib", "platstdlib", "purelib", "platlib")
+
 
 def recipe_of(experiment, model):
     """Return everything in an experiment that its numbers depend on, by name.
@@ -71,11 +73,12 @@ def describe_code(value, above):
     """Return the code of a function or class, with what it uses; see `describe`."""
     name = f"{value.__module__}.{value.__qualname__}"
     try:
-        ours = not Path(inspect.getfile(value)).is_relative_to(sysconfig.get_path("purelib"))
+        file = Path(inspect.getfile(value))
         code = without_comments(inspect.getsource(value))
     except (OSError, TypeError):  # written in C, or typed in
         return name
-    if not ours or value in above:
+    # Python's own modules and installed packages are known by their versions, not by their code.
+    if value in above or any(file.is_relative_to(sysconfig.get_path(kind)) for kind in NOT_OURS):
         return name
     used = {}
     for function in vars(value).values() if inspect.isclass(value) else (value,):

@@ -1,11 +1,13 @@
 import functools
 import importlib.util
+import json
 import shutil
 import sys
+from pathlib import Path
 
 from conftest import TINY, assert_refused, ctrl_c_after, tiny_network, train
 from harness import Experiment
-from machinery.recipe import differences, recipe_of
+from machinery.recipe import describe, differences, recipe_of
 from models.vgg import vgg
 
 import keras
@@ -203,3 +205,13 @@ def test_resuming_an_unedited_experiment_goes_on(broken_off, code, tmp_path):
     ended = train(experiment(augment=code[0]), *THREE, "--resume", cwd=tmp_path)
     assert ended.code == 0, ended.errors
     assert "Resuming after epoch 2 of 3" in ended.output
+
+
+def uses_pythons_own(images, indices, epoch, random):
+    return [Path(json.dumps(indices)), images]
+
+
+def test_code_of_pythons_own_is_not_looked_into():
+    described = describe(uses_pythons_own)
+    assert described["Path"] == "pathlib.Path"
+    assert "json" not in described  # a module
