@@ -12,7 +12,7 @@ from experiments import EXPERIMENTS
 from machinery.errors import UsageError, readable_errors
 from machinery.figures import save_figure
 from machinery.options import RUNS, add_out, command, parse_options, script_parser
-from machinery.records import read_history, read_result, stopped_early
+from machinery.records import join_remarks, read_history, read_result, stopped_early
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -72,8 +72,7 @@ def read_runs(folders):
 def remark(result):
     """Say why a run should not be compared with the others, "" if nothing speaks against it."""
     unfinished = "" if result["finished"] else "unfinished, go on with --resume"
-    remarks = unfinished, result["remark"], stopped_early(result)
-    return "; ".join(remark for remark in remarks if remark)
+    return join_remarks(unfinished, result["remark"], stopped_early(result))
 
 
 def print_table(labels):

@@ -91,8 +91,13 @@ def remove_partial_files(files):
 
 def accuracy_line(accuracy, *remarks):
     """Return the tutorial's line, `> 73.500`, and what is special about the number, if anything."""
-    remarks = "; ".join(remark for remark in remarks if remark)
-    return f"> {accuracy:.3f}" + (f" ({remarks})" if remarks else "")
+    told = join_remarks(*remarks)
+    return f"> {accuracy:.3f}" + (f" ({told})" if told else "")
+
+
+def join_remarks(*remarks):
+    """Return those of the remarks that say something as one text, "" if none does."""
+    return "; ".join(remark for remark in remarks if remark)
 
 
 def remark_on_data(cifar10, options):

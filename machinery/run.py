@@ -18,6 +18,7 @@ from machinery.records import (
     accuracy_line,
     archive_earlier_run,
     find_earlier_run,
+    join_remarks,
     read_history,
     remark_on_data,
     remove_partial_files,
@@ -208,8 +209,7 @@ class Run:
 
     def remarks(self):
         """Return what has to be said beside the accuracy, "" if nothing."""
-        remarks = self.result["remark"], stopped_early(self.result)
-        return "; ".join(remark for remark in remarks if remark)
+        return join_remarks(self.result["remark"], stopped_early(self.result))
 
     def title(self):
         """Return what stands above the learning curves."""
