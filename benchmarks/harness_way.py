@@ -2,13 +2,11 @@
 
 import os
 import tempfile
-from functools import partial
 
 import harness
 from experiments import load_experiment
 from machinery.options import option_parser
 
-from plain_way import augment_with_layers
 from workers import BATCH_SIZE, TakeTurns
 
 ENDLESS = 1_000_000  # epochs: a worker trains until it is stopped
@@ -29,11 +27,6 @@ def train_with_the_harness(connection, name, options, most_steps=None, without=N
             options.mixed_precision = False
         case "fused-batch-norm":
             harness.fuse_batch_norm = leave_as_it_is
-        case "matrix-augmentation" if experiment.augment:
-            define_model = partial(augment_with_layers, experiment.define_model)
-            experiment = experiment._replace(augment=None, define_model=define_model)
-        case "augmentation":
-            experiment = experiment._replace(augment=None)
     run_with_the_harness(name, experiment, options)
 
 

@@ -1,10 +1,8 @@
 """What is each speed-up worth? Training as the experiments do, and without one idea at a time.
 
-    onednn                TensorFlow computes with oneDNN; without: in float32, see below
-    bfloat16              layers compute in bfloat16
-    fused-batch-norm      batch normalization is one operation
-    matrix-augmentation   augmentation by matrix multiplication; without: Keras's layers
-    augmentation          not a speed-up: without it, what augmentation costs shows
+    onednn              TensorFlow computes with oneDNN; without: in float32, see below
+    bfloat16            layers compute in bfloat16
+    fused-batch-norm    batch normalization is one operation
 
 A ratio below 1 says that training is slower without the idea. Nobody would compute in bfloat16
 without oneDNN, so both are left out together; with --no-mixed-precision, oneDNN is left out alone.
@@ -21,7 +19,7 @@ from machinery.errors import readable_errors
 from comparison import Way, compare, comparison_parser, parse_comparison
 from harness_way import train_with_the_harness
 
-IDEAS = ("onednn", "bfloat16", "fused-batch-norm", "matrix-augmentation", "augmentation")
+IDEAS = ("onednn", "bfloat16", "fused-batch-norm")
 
 
 def main():

@@ -6,7 +6,6 @@ comes first here, and what imports `machinery`, which changes them, only in the 
 
 from experiments import in_one_file, load_experiment
 
-import keras
 from workers import BATCH_SIZE, TakeTurns
 
 
@@ -25,9 +24,7 @@ def train_plainly(connection, name, options, most_steps=None):
     trainX, trainY, testX, testY = load_dataset(cifar10, options.images)
     del cifar10  # in_one_file.py does not keep the bytes either
     trainX, testX = in_one_file.prep_pixels(trainX, testX)
-    experiment = load_experiment(name)
-    define_model = experiment.define_model
-    model = augment_with_layers(define_model) if experiment.augment else define_model()
+    model = load_experiment(name).define_model()
     while True:
         # A fit for each turn: TensorFlow's tuning of input pipelines, which a longer one would
         # leave running, can make it wait for as long as the other ways' turns take.
@@ -41,16 +38,3 @@ def train_plainly(connection, name, options, most_steps=None):
             callbacks=[TakeTurns(connection, most_steps)],
             verbose=2,  # as in the harness where there is no terminal
         )
-
-
-def augment_with_layers(define_model):
-    """Return the network with Keras's augmentation before it, flat and compiled."""
-    network = define_model()
-    inputs = keras.Input((32, 32, 3))
-    x = keras.layers.RandomFlip("horizontal")(inputs)
-    x = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest")(x)
-    for layer in network.layers[1:]:
-        x = layer(x)
-    model = keras.Model(inputs, x)
-    model.compile(network.optimizer, network.loss, metrics=["accuracy"])
-    return model

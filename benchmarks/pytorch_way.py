@@ -88,6 +88,8 @@ def twin_layers(model):
                 twins.append(("Dropout", {"p": layer.rate}))
             case "Flatten":
                 twins.append(("Flatten", {}))
+            case "RandomFlip" | "RandomTranslation":
+                pass  # PyTorch is spared augmentation, as it is spared choosing images
             case kind:
                 raise ValueError(f"layer {layer.name}: PyTorch's twin of this {kind} is not known")
         match getattr(getattr(layer, "activation", None), "__name__", None):

@@ -37,7 +37,7 @@ def ways_to_train(options):
     ways = {"plain": Way(train_plainly, plain), "ours": Way(train_with_the_harness)}
     if options.torch:
         ways["PyTorch"] = Way(train_with_pytorch)
-        if not options.as_avx2:
+        if options.mixed_precision:
             ways["PyTorch, bfloat16"] = Way(partial(train_with_pytorch, dtype="bfloat16"))
     return ways
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
-from data.augmentation import flip_and_shift
 from data.image import load_image
+from experiments.augmentation import flip_and_shift
 from harness import prep_pixels
 from machinery.figures import save_figure
 
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -27,7 +28,10 @@ DEER = DOCS.parent / "sample_image.png"
 def draw_augmentation(path):
     """Draw the deer as it is, and nine variants of it as training sees them."""
     (deer,) = prep_pixels(load_image(DEER)[None])
-    variants = flip_and_shift(np.repeat(deer, 9, axis=0), None, None, np.random.default_rng(0))
+    keras.utils.set_random_seed(0)
+    variants = np.repeat(deer, 9, axis=0)
+    for layer in flip_and_shift():
+        variants = layer(variants, training=True)
     figure, axes = plt.subplots(2, 5, figsize=(8, 3.5), layout="constrained")
     for ax, image in zip(axes.flat, [*deer, *variants], strict=True):
         ax.imshow(image)

@@ -10,16 +10,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
-from data.augmentation import flip_and_shift
+from experiments.augmentation import flip_and_shift
 from harness import Experiment, run_test_harness
 from models.vgg import vgg
 
 
 def define_model():
-    return vgg(blocks=3, dropout_rates=(0.2, 0.2, 0.2, 0.2))
+    return vgg(blocks=3, dropout_rates=(0.2, 0.2, 0.2, 0.2), preprocessing=flip_and_shift())
 
 
-EXPERIMENT = Experiment(define_model, epochs=200, published_accuracy=85.88, augment=flip_and_shift)
+EXPERIMENT = Experiment(define_model, epochs=200, published_accuracy=85.88)
 
 
 if __name__ == "__main__":

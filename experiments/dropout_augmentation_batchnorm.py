@@ -12,16 +12,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
-from data.augmentation import flip_and_shift
+from experiments.augmentation import flip_and_shift
 from harness import Experiment, run_test_harness
 from models.vgg import vgg
 
 
 def define_model():
-    return vgg(blocks=3, dropout_rates=(0.2, 0.3, 0.4, 0.5), batch_norm=True)
+    return vgg(
+        blocks=3,
+        dropout_rates=(0.2, 0.3, 0.4, 0.5),
+        batch_norm=True,
+        preprocessing=flip_and_shift(),
+    )
 
 
-EXPERIMENT = Experiment(define_model, epochs=400, published_accuracy=88.62, augment=flip_and_shift)
+EXPERIMENT = Experiment(define_model, epochs=400, published_accuracy=88.62)
 
 
 if __name__ == "__main__":

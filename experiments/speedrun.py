@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
-from data.augmentation import interpolate
 from harness import Experiment, run_experiment
 from machinery.errors import readable_errors
 from machinery.options import command, option_parser, parse_options
@@ -191,7 +190,8 @@ def flip_and_shift(images, indices, epoch, random, without=None):
     def reflect(coordinates):
         return size - 1 - np.abs(size - 1 - np.abs(coordinates))
 
-    return interpolate(images, reflect(rows), reflect(columns))
+    rows, columns = reflect(rows)[:, :, None], reflect(columns)[:, None, :]
+    return images[np.arange(n)[:, None, None], rows, columns]
 
 
 def test_time_augmentation(model):

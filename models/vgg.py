@@ -4,7 +4,14 @@ import keras
 from keras import layers
 
 
-def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, optimizer=None):
+def vgg(
+    blocks,
+    dropout_rates=None,
+    weight_decay=None,
+    batch_norm=False,
+    optimizer=None,
+    preprocessing=(),
+):
     """Build and compile a small VGG network for 32x32 colour images in ten classes.
 
     The number of filters doubles from block to block: 32, 64, 128. A hidden dense layer of 128
@@ -22,6 +29,8 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, optimiz
             (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
         optimizer: a Keras optimizer. None for stochastic gradient descent with learning rate 0.001
             and momentum 0.9.
+        preprocessing: Keras layers that change the images before the first block, such as data
+            augmentation, which acts in training only.
 
     Returns:
         A compiled `keras.Model` from float32 images (n, 32, 32, 3) in [0, 1] to float32 class
@@ -37,6 +46,8 @@ def vgg(blocks, dropout_rates=None, weight_decay=None, batch_norm=False, optimiz
         )
 
     inputs = x = keras.Input(shape=(32, 32, 3))
+    for layer in preprocessing:
+        x = layer(x)
     for block in range(blocks):
         x = vgg_block(x, 32 * 2**block, rates[block], weight_decay, batch_norm)
 

@@ -1,5 +1,5 @@
-from data.augmentation import flip_and_shift
 from data.batches import Batches, TrainingBatches
+from experiments.speedrun import flip_and_shift
 from harness import prep_pixels
 
 import numpy as np

@@ -3,8 +3,10 @@ import sys
 
 from conftest import ROOT, TINY, call, numbers, result
 from experiments import EXPERIMENTS, TUTORIAL, load_experiment
+from experiments.augmentation import flip_and_shift
 
 import keras
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -41,7 +43,6 @@ def test_experiment_follows_the_tutorial(name):
     measured = experiment.epochs, experiment.published_accuracy, model.count_params()
     assert measured == PROTOCOL[name]
     assert experiment.batch_size == 64
-    assert (experiment.augment is not None) == ("augmentation" in name)
     assert isinstance(model.optimizer, keras.optimizers.SGD)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.001)
     assert model.optimizer.momentum == pytest.approx(0.9)
@@ -72,6 +73,30 @@ def test_docstring_tells_the_published_accuracy(name):
 )
 def test_dropout_rates(name, rates):
     assert [layer.rate for layer in layers_of(name, keras.layers.Dropout)] == rates
+
+
+@pytest.mark.parametrize("name", TUTORIAL)
+def test_augmentation_flips_and_shifts_by_a_tenth_before_the_first_block(name):
+    model = load_experiment(name).define_model()
+    kinds = [type(layer) for layer in model.layers]
+    random = keras.layers.RandomFlip, keras.layers.RandomTranslation
+    if "augmentation" not in name:
+        assert not set(kinds) & set(random)
+        return
+    assert tuple(kinds[1:3]) == random
+    flip, shift = model.layers[1:3]
+    assert flip.mode == "horizontal" and shift.fill_mode == "nearest"
+    assert (shift.height_factor, shift.width_factor) == (0.1, 0.1)
+
+
+def test_augmentation_changes_each_image_in_training_only(photos):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    changed = photos
+    for layer in flip_and_shift():
+        np.testing.assert_array_equal(layer(photos, training=False), photos)
+        changed = layer(changed, training=True)
+    assert changed.dtype == "float32"  # bfloat16 would round the pixels
+    assert (np.abs(changed - photos).max(axis=(1, 2, 3)) > 0.01).mean() > 0.95
 
 
 def test_weight_decay_is_on_all_weights_but_those_of_the_output():
