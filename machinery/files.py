@@ -1,0 +1,143 @@
+"""Files: read without trusting them, written all or nothing."""
+
+import contextlib
+import errno
+import glob
+import os
+import stat
+from pathlib import Path
+
+from machinery.errors import UsageError, first_line
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def reading(path, most_bytes):
+    """Yield a file open for reading; see `blame` for what goes wrong in the block.
+
+    Args:
+        path: the file; neither a folder nor a device, a pipe or a socket, which could keep us
+            waiting.
+        most_bytes: how long such a file can be.
+
+    Raises:
+        UsageError: with the path and the reason.
+    """
+    with blame(path):
+        kind = os.stat(path).st_mode
+        if stat.S_ISDIR(kind):
+            raise UsageError(f"{path} is a folder, not a file")
+        if not stat.S_ISREG(kind):
+            raise UsageError(f"{path} is not a regular file")
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > most_bytes:
+                raise ValueError(f"longer than the {most_bytes:,} bytes that are allowed")
+            yield file
+
+
+@contextlib.contextmanager
+def blame(path):
+    """Say of whatever goes wrong in the block what it is, in one message with a path.
+
+    A library can raise nearly anything at a damaged or hostile file: all of that is the file's
+    fault. That it could not be read at all says nothing about its content, so the message then is
+    the operating system's.
+
+    Raises:
+        UsageError: with the path and the reason. One that is raised in the block is passed on.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except MemoryError as error:
+        raise UsageError(f"{path}: there is too little memory to read it") from error
+    except Exception as error:
+        # Libraries raise OSError for what they find in a file, too, but without a number.
+        number = getattr(error, "errno", None)
+        if number == errno.ENOENT:
+            raise UsageError(f"there is no file {path}") from error
+        if number == errno.EAGAIN:
+            raise UsageError(f"{path} is in use by another program") from error
+        if isinstance(error, OSError) and number not in (None, errno.EINVAL):
+            raise UsageError(f"{path}: {os.strerror(number)}") from error
+        reason = first_line(error) or type(error).__name__
+        raise UsageError(f"{path}: damaged or foreign ({reason})") from error
+
+
+def read_array(file):
+    """Return the array of an open `.npy` file, which ends where the array does.
+
+    Not with `numpy.load`, which takes as much memory as the array claims before it reads it.
+
+    Raises:
+        ValueError: if it is not an array of numbers, or is longer or shorter than it says.
+    """
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array in another version of NumPy's format than 1.0")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if min(shape, default=0) < 0:
+        raise ValueError("an array of a negative size")
+    if dtype.kind not in "biufc":
+        raise ValueError("an array of something else than numbers")
+    return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
+@contextlib.contextmanager
+def replace_when_complete(path):
+    """Yield a temporary path beside `path`; move it there if the block ends without an error.
+
+    Whoever is killed in between, or loses its power, leaves the earlier file as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        synchronize(temporary)
+        os.replace(temporary, path)
+        synchronize(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def synchronize(path):
+    """Wait until a file, or the list of files in a folder, is on the disk: power may fail."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial_files(path):
+    """Remove what killed processes were just writing in place of `path`.
+
+    Only its owner may do that, see `machinery.lock`: a living process may be writing.
+    """
+    path = Path(path)
+    for partial in path.parent.glob(f".{glob.escape(path.stem)}.[0-9]*{path.suffix}"):
+        partial.unlink(missing_ok=True)
+
+
+def archive(paths, when, folder):
+    """Move files that are in the way to a folder of earlier ones, under dated names of their own.
+
+    Args:
+        paths: files that exist.
+        when: an ISO 8601 time, for their names.
+        folder: where to; it is made.
+    """
+    for path in paths:
+        path.replace(dated(path, when, folder))
+
+
+def dated(path, when, folder):
+    """Return a path in a folder, which is made, that has a file's name and a date, and is free."""
+    folder.mkdir(exist_ok=True)
+    stem = f"{path.stem}-{when.replace(':', '')}"
+    target, number = folder / f"{stem}{path.suffix}", 1
+    while target.exists():
+        number += 1
+        target = folder / f"{stem}-{number}{path.suffix}"
+    return target

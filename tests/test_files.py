@@ -1,0 +1,175 @@
+"""Files are read without trusting them, and written all or nothing."""
+
+import errno
+import io
+import os
+import socket
+import struct
+import threading
+import zlib
+
+from machinery import files
+from machinery.errors import UsageError
+from machinery.files import dated, read_array, reading, remove_partial_files, replace_when_complete
+
+import numpy as np
+import pytest
+
+
+def refused(path, most_bytes=1000):
+    with pytest.raises(UsageError) as refusal, reading(path, most_bytes) as file:
+        file.read()
+    return str(refusal.value)
+
+
+def test_missing_files_and_folders_are_told_apart(tmp_path):
+    assert refused(tmp_path / "nowhere") == f"there is no file {tmp_path}/nowhere"
+    assert refused(tmp_path) == f"{tmp_path} is a folder, not a file"
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    assert "there is no file" in refused(tmp_path / "broken")
+
+
+def test_what_is_no_regular_file_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        for path in (tmp_path / "pipe", tmp_path / "socket", "/dev/zero", "/dev/null"):
+            assert refused(path) == f"{path} is not a regular file"
+
+
+def test_too_long_files_are_refused_before_they_are_read(tmp_path):
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(10**12)
+    assert "longer than the 1,000 bytes" in refused(tmp_path / "sparse")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("no such array"), "damaged or foreign (no such array)"),
+        (KeyError("x"), "damaged or foreign ('x')"),
+        (AttributeError("a"), "damaged or foreign (a)"),
+        (RecursionError("deep"), "damaged or foreign (deep)"),
+        (RuntimeError("encrypted"), "damaged or foreign (encrypted)"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), "damaged or foreign ('utf-8' codec"),
+        (struct.error("short"), "damaged or foreign (short)"),
+        (zlib.error("Error -3"), "damaged or foreign (Error -3)"),
+        (EOFError(), "damaged or foreign (EOFError)"),
+        (OSError("truncated"), "damaged or foreign (truncated)"),
+        (OSError(errno.EINVAL, "negative seek"), "damaged or foreign ([Errno 22] negative seek)"),
+        (ValueError("first\nsecond" + 1000 * "x"), "damaged or foreign (first)"),
+        (OSError(errno.EACCES, "denied"), "Permission denied"),
+        (OSError(errno.EIO, "i/o"), "Input/output error"),
+        (OSError(errno.ENOSPC, "full"), "No space left on device"),
+        (BlockingIOError(errno.EAGAIN, "locked"), "is in use by another program"),
+        (MemoryError(), "there is too little memory to read it"),
+        (UsageError("something else"), "something else"),
+    ],
+)
+def test_what_goes_wrong_is_told_for_what_it_is(tmp_path, error, told):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(UsageError) as refusal, reading(tmp_path / "file", 1000):
+        raise error
+    message = str(refusal.value)
+    assert told in message and "\n" not in message and len(message) < 500
+    assert str(tmp_path / "file") in message or isinstance(error, UsageError)
+
+
+def test_ctrl_c_is_not_the_files_fault(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(KeyboardInterrupt), reading(tmp_path / "file", 1000):
+        raise KeyboardInterrupt
+
+
+# Arrays.
+
+
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=True)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i8", ">f4", "?", "c16"])
+def test_arrays_are_read_as_numpy_reads_them(dtype):
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    for variant in (array, np.asfortranarray(array), array[..., 0], array[0, 0, 0]):
+        np.testing.assert_array_equal(read_array(io.BytesIO(npy(variant))), variant)
+
+
+def test_arrays_of_anything_but_numbers_are_refused():
+    for array in (
+        np.array([object()]),
+        np.zeros(3, "u1,f4"),
+        np.array(["x"]),
+        np.zeros(2, "M8[s]"),
+    ):
+        with pytest.raises(ValueError, match="something else than numbers"):
+            read_array(io.BytesIO(npy(array)))
+
+
+@pytest.mark.parametrize("shape", ["(4000000000,)", "(-4,)", "(2, 3)", "(99999999999999999999,)"])
+def test_array_that_is_not_as_long_as_it_says_is_refused(shape):
+    content = npy(np.arange(4, dtype="u1"))
+    padded = content.replace(b"(4,), }" + b" " * 30, f"{shape}, }}".encode().ljust(37))
+    assert len(padded) == len(content) and padded != content
+    with pytest.raises((ValueError, OverflowError)):
+        read_array(io.BytesIO(padded))
+
+
+# Writing.
+
+
+def test_interrupted_write_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("earlier")
+    with pytest.raises(KeyboardInterrupt), replace_when_complete(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_is_on_the_disk_before_it_replaces_the_earlier_one(tmp_path, monkeypatch):
+    order = []
+
+    def note(name, function):
+        def noted(*arguments):
+            order.append(name)
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(files.os, "fsync", note("fsync", files.os.fsync))
+    monkeypatch.setattr(files.os, "replace", note("replace", files.os.replace))
+    with replace_when_complete(tmp_path / "run.json") as temporary:
+        temporary.write_text("whole")
+    assert order == ["fsync", "replace", "fsync"]
+
+
+def test_what_killed_processes_were_just_writing_is_removed(tmp_path):
+    kept = ["run.csv", ".other.12.csv", ".run.12.json", ".run.checkpoint.12.csv", ".run.csv"]
+    for name in [*kept, ".run.12.csv", ".run.345.csv"]:
+        (tmp_path / name).write_text("")
+    remove_partial_files(tmp_path / "run.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_dated_names_are_free(tmp_path):
+    first = dated(tmp_path / "run.png", "2026-01-02T03:04:05", tmp_path / "earlier")
+    assert first == tmp_path / "earlier" / "run-2026-01-02T030405.png"
+    first.write_text("")
+    second = dated(tmp_path / "run.png", "2026-01-02T03:04:05", tmp_path / "earlier")
+    assert second != first and second.suffix == ".png" and not second.exists()
+
+
+def test_reading_waits_for_nobody(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    ended = threading.Event()
+
+    def read():
+        refused(tmp_path / "pipe")
+        ended.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    assert ended.wait(10)
