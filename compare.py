@@ -164,7 +164,8 @@ def finish(figure, accuracy, path):
 
 def main():
     parser = script_parser("%(prog)s [options] [DIR ...]")
-    parser.add_argument("folders", nargs="*", default=[RUNS], metavar="DIR",
+    parser.add_argument("folders", type=os.path.expanduser, nargs="*", default=[RUNS],
+        metavar="DIR",
         help=f"folders with runs ({RUNS})")  # fmt: skip
     add_out(parser)
     options = parse_options(parser)

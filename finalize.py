@@ -3,13 +3,14 @@
 By default the model of baseline3, as in the tutorial; --experiment takes any other.
 """
 
-import shutil
 from pathlib import Path
 
 from experiments import EXPERIMENTS, load_experiment
 from harness import run_experiment
-from machinery.errors import readable_errors
-from machinery.final_model import save_final_model
+from machinery.errors import UsageError, readable_errors
+from machinery.files import remove_partial_files
+from machinery.final_model import keep_earlier_model, save_final_model
+from machinery.lock import only_owner
 from machinery.options import add_model, command, option_parser, parse_options, writable_folder
 
 
@@ -29,13 +30,18 @@ def main():
 
     def save_model(model, result):
         if model_path.exists():
-            earlier = model_path.with_name(f"{model_path.stem}.earlier.h5")
-            shutil.copyfile(model_path, earlier)
-            print(f"Earlier model:   {earlier}")
+            print(f"Earlier model:   {keep_earlier_model(model_path)}")
         save_final_model(model, result, model_path)
         print(f"Model:           {model_path}")
 
-    run_experiment(options.experiment, experiment, options, "final_model", save_model)
+    with only_owner(model_path.with_name(f"{model_path.name}.lock"), model_path):
+        remove_partial_files(model_path)
+        run_experiment(options.experiment, experiment, options, "final_model", save_model)
+        if not model_path.exists():  # --resume, of a run that was finished
+            raise UsageError(
+                f"the run is finished, but its model {model_path} is gone: start without --resume "
+                "to train it again"
+            )
     print(f"Next:            {command('evaluate.py', options)}")
     print(f"Then:            {command('predict.py', options)}")
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.batches import Batches, TrainingBatches
-from data.cifar10 import DatasetError
 from data.download import find_cifar10
 from data.splits import balanced_indices, hold_out
-from machinery.errors import readable_errors
+from machinery.errors import UsageError, readable_errors
 from machinery.fast_layers import fuse_batch_norm
 from machinery.figures import save_figure
 from machinery.options import command, option_parser, parse_options
@@ -79,7 +78,9 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             finished. None discards the model.
     """
     with begin_run(save_as or name, name, experiment, options) as run:
-        if run.finished:  # --resume, but there is nothing left to do
+        if run.finished:  # --resume, but all that may be left to do is to draw
+            summarize_diagnostics(*run.picture())
+            run.finish()
             return
 
         # 1. Load the images and their labels.
@@ -125,10 +126,11 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         # 5. Present the accuracy and the learning curves.
         result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))
         print(accuracy_line(result["test_accuracy"], run.remarks()))
-        summarize_diagnostics(run.history, run.files.curves, run.title())
         if save_model:
             save_model(model, result)
-        run.finish(result)
+        run.save_result()
+        summarize_diagnostics(*run.picture())
+        run.finish()
 
 
 def load_dataset(cifar10=None, limit=None):
@@ -144,12 +146,12 @@ def load_dataset(cifar10=None, limit=None):
         trainY, testY: float32 one-hot labels (n, 10).
 
     Raises:
-        DatasetError: if CIFAR-10 can't be had, or has fewer training images than the limit.
+        UsageError: if CIFAR-10 can't be had, or has fewer training images than the limit.
     """
     trainX, trainY, testX, testY = (cifar10 or find_cifar10()).arrays().values()
     if limit:
         if limit > len(trainX):
-            raise DatasetError(f"--limit {limit} is above the {len(trainX):,} training images")
+            raise UsageError(f"--limit {limit} is above the {len(trainX):,} training images")
         train = balanced_indices(trainY, limit)
         test = balanced_indices(testY, max(10, limit // 5))
         trainX, trainY, testX, testY = trainX[train], trainY[train], testX[test], testY[test]
@@ -171,21 +173,19 @@ def prep_pixels(*images):
     return [array.astype(np.float32) / 255 for array in images]
 
 
-def summarize_diagnostics(history, path, title):
+def summarize_diagnostics(history, path, title, loss="loss"):
     """Draw the learning curves: loss above, accuracy below, train blue, test orange.
 
     Args:
         history: per epoch, a list for each column of NAME.csv; accuracies in percent.
         path: the PNG to write.
         title: what stands above the picture.
+        loss: what the loss is made of, for its axis.
     """
     evaluated_on = "test" if "test_loss" in history else "validation"
-    figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(8, 8), sharex=True)
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 8), sharex=True)
     figure.suptitle(title, wrap=True)
-    for axes, metric, label in (
-        (loss, "loss", "loss"),
-        (accuracy, "accuracy", "accuracy (%)"),
-    ):
+    for axes, metric, label in ((upper, "loss", loss), (lower, "accuracy", "accuracy (%)")):
         for split, color in (("train", "tab:blue"), (evaluated_on, "tab:orange")):
             axes.plot(
                 history["epoch"], history[f"{split}_{metric}"], color=color, label=split,
@@ -194,7 +194,7 @@ def summarize_diagnostics(history, path, title):
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
         axes.legend()
-    accuracy.set_xlabel("epoch")
-    accuracy.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    lower.set_xlabel("epoch")
+    lower.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.tight_layout()
     save_figure(figure, path)

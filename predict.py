@@ -1,9 +1,11 @@
 """Say what is on a photo: class number, name, and the probabilities of the likeliest classes.
 
-Any image that Pillow reads will do. The model knows ten classes and has only ever seen photos of
-32x32 pixels with one thing in the middle; whatever is on the photo, it answers with one of the ten.
+A JPEG, PNG, WebP, GIF, TIFF or BMP will do. The model knows ten classes and has only ever seen
+photos of 32x32 pixels with one thing in the middle; whatever is on the photo, it answers with one
+of the ten.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +21,8 @@ DEER = Path(__file__).with_name("sample_image.png")
 
 def main():
     parser = script_parser("%(prog)s [options] [IMAGE ...]")
-    parser.add_argument("images", nargs="*", default=[DEER], metavar="IMAGE",
+    parser.add_argument("images", type=os.path.expanduser, nargs="*", default=[DEER],
+        metavar="IMAGE",
         help=f"photos ({DEER.name}, a deer of CIFAR-10's test set)")  # fmt: skip
     add_model(parser)
     parser.add_argument("--top", type=whole_number(1, 10), default=3, metavar="N",

@@ -5,19 +5,25 @@ arrays that callbacks keep (Keras's EarlyStopping the best weights, for example)
 """
 
 import json
+import os
 import zipfile
 
-from machinery.records import replace_when_complete
+from machinery.files import read_array, reading, replace_when_complete
 
 import keras
 import numpy as np
 
+MOST_BYTES = 2_000_000_000
 
-def save_checkpoint(path, model, record, callback_states):
+
+def save_checkpoint(path, path_before, model, record, callback_states):
     """Write model, optimizer and what is to be known of the run, all or nothing.
+
+    The checkpoint before is kept, in case this one gets damaged later.
 
     Args:
         path: ends in `.keras`.
+        path_before: where the checkpoint goes that is at `path`, once the new one can be read.
         model: a compiled `keras.Model`.
         record: what JSON can express.
         callback_states: for each callback a dict, made of numbers, texts, arrays, lists and dicts.
@@ -31,18 +37,33 @@ def save_checkpoint(path, model, record, callback_states):
             for number, array in enumerate(arrays):
                 with archive.open(f"arrays/{number}.npy", "w") as file:
                     np.save(file, array, allow_pickle=False)
+        read_members(temporary)
+        if path.exists():
+            os.replace(path, path_before)
 
 
 def load_checkpoint(path):
     """Return the model, the record and the callbacks' states that `save_checkpoint` was given.
 
     Tuples come back as lists.
+
+    Raises:
+        UsageError: if there is no checkpoint, or it is damaged or foreign. No code in it is run.
     """
-    model = keras.saving.load_model(path)
-    with zipfile.ZipFile(path) as archive:
+    record, states = read_members(path)
+    with reading(path, MOST_BYTES):
+        return keras.saving.load_model(path), record, states
+
+
+def read_members(path):
+    """Return what is to be known of a run, and its callbacks' states; check all other members."""
+    with reading(path, MOST_BYTES) as file, zipfile.ZipFile(file) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+        if damaged := archive.testzip():
+            raise ValueError(f"its member {damaged} is damaged")
         record = json.loads(archive.read("run.json"))
-        states = decode(record.pop("callbacks"), archive)
-    return model, record, states
+        return record, decode(record.pop("callbacks"), archive)
 
 
 def encode(value, arrays):
@@ -66,4 +87,4 @@ def decode(value, archive):
     if "dict" in value:
         return {name: decode(item, archive) for name, item in value["dict"].items()}
     with archive.open(f"arrays/{value['array']}.npy") as file:
-        return np.load(file, allow_pickle=False)
+        return read_array(file)

@@ -4,8 +4,54 @@ The packages `data`, `machinery` and `models` import it before anything else of 
 imports one of their modules has it.
 """
 
+import math
 import os
 import platform
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def leave_at_once(signal_number, frame):
+    """Leave on Ctrl-C while TensorFlow is being imported: nothing has begun that could be lost."""
+    os.write(2, b"\nInterrupted before anything began.\n")
+    os._exit(128 + signal_number)
+
+
+def is_our_script():
+    """Tell whether the process runs a script of ours, not a notebook or a program of the user's."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return script is not None and Path(script).resolve().is_relative_to(ROOT)
+
+
+def usable_cores():
+    """Return how many of the processor's cores this process may use.
+
+    Of a container's quota, in which Linux counts processor time, a part of a core counts as one.
+    """
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or no quota, which is written "max"
+        pass
+    return max(1, cores)
+
+
+if is_our_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, leave_at_once)  # until `machinery.errors.readable_errors` begins
+
+# Whatever a text has in it, printing it must not fail: the terminal may know ASCII only, or there
+# may be none at all.
+for name in ("stdout", "stderr"):
+    if getattr(sys, name) is None:
+        setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+    elif hasattr(getattr(sys, name), "reconfigure"):
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 # oneDNN computes convolutions faster; without AVX-512 TensorFlow leaves it off.
 # https://www.tensorflow.org/install/source#onednn_cpu_optimizations
@@ -15,5 +61,27 @@ if platform.machine() in ("x86_64", "AMD64"):
 # No lines about missing GPUs on the screen of someone who knows that he has none.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Pictures go into files: no display is needed, whatever a notebook has set.
+# Pictures go into files and look the same for everyone: no display, no LaTeX, no style of the
+# user's, and no Jupyter's.
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
+
+# Keras is the same for everyone, too: keras.json may ask for another backend, data format or
+# precision, and variables for fewer epochs.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+try:
+    import keras
+except Exception as error:  # it is not installed, or its settings make no sense
+    if not is_our_script():
+        raise
+    print(
+        f"{Path(sys.argv[0]).name}: error: Keras can't be imported ({error}): is the environment "
+        "active, `source .venv/bin/activate`? Does Keras accept its settings, ~/.keras/keras.json?",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
+keras.config.set_max_epochs(None)
+keras.config.set_max_steps_per_epoch(None)

@@ -1,8 +1,14 @@
-"""How the scripts report errors."""
+"""How the scripts report errors, and how they end."""
 
 import contextlib
+import os
+import signal
 import sys
+import tempfile
+import traceback
 from pathlib import Path
+
+import tensorflow as tf
 
 
 class UsageError(Exception):
@@ -11,11 +17,55 @@ class UsageError(Exception):
 
 @contextlib.contextmanager
 def readable_errors():
-    """Turn errors of the user's or the machine's into one line and the exit code 2."""
+    """Turn what ends a script into one line and an exit code.
+
+    2: the user's or the machine's error. 130: Ctrl-C, as a shell reports it. 141: whoever read the
+    output has left, as after `| head`. 1: an error of ours, whose traceback goes into a file.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    script = Path(sys.argv[0]).name
     try:
         yield
-    except (UsageError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.stdout.flush()
+    except UsageError as error:
+        leave(2, f"{script}: error: {error}")
+    except BrokenPipeError:
+        leave(141)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
+        leave(2, f"{script}: error: {what}")
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        leave(2, f"{script}: error: too little memory: try a smaller --batch-size, or --limit")
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell reports a program that Ctrl-C ended
+        leave(130)
+    except Exception as error:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"{script}-", suffix=".txt", delete=False
+        ) as file:
+            traceback.print_exc(file=file)
+        leave(
+            1,
+            f"{script}: unforeseen error: {type(error).__name__}: {first_line(error)}\n"
+            f"The details are in {file.name}: please report them",
+        )
+
+
+def first_line(error):
+    """Return the first line of an error's message, at most 200 characters of it."""
+    return str(error).partition("\n")[0][:200]
+
+
+def leave(code, message=None):
+    """End the process with an exit code; nothing is left to be said on stdout."""
+    with contextlib.suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+    if message:
+        print(message, file=sys.stderr)
+    # What remains in the buffer would be written once more at the end, into a pipe that may be
+    # closed. https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,8 +1,17 @@
 """Pictures."""
 
-from machinery.records import replace_when_complete
+from machinery.files import replace_when_complete
 
 import matplotlib.pyplot as plt
+from matplotlib import font_manager
+
+# For names of folders in scripts that Matplotlib's own font does not have, as far as installed.
+MORE_FONTS = (
+    "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic",
+)  # fmt: skip
+plt.rcParams["font.family"] = [
+    "DejaVu Sans", *(font for font in MORE_FONTS if font in font_manager.get_font_names())
+]  # fmt: skip
 
 
 def save_figure(figure, path):

@@ -2,14 +2,19 @@
 
 import json
 import logging
+import shutil
+from datetime import datetime
 from pathlib import Path
 
 from machinery.errors import UsageError
+from machinery.files import dated, reading, replace_when_complete
 from machinery.options import command
-from machinery.records import replace_when_complete
+from machinery.records import RESULT_FORM, SETTINGS_FORM, require
 
 import h5py
 import keras
+
+MOST_BYTES = 2_000_000_000
 
 
 def save_final_model(model, result, path):
@@ -25,6 +30,18 @@ def save_final_model(model, result, path):
             file.attrs["result"] = json.dumps(result)
 
 
+def keep_earlier_model(path):
+    """Copy a model that is about to be replaced to a folder of earlier ones; return where to.
+
+    A copy, so that there is a model at `path` all the time.
+    """
+    when = datetime.fromtimestamp(path.stat().st_mtime).isoformat(timespec="seconds")
+    target = dated(path, when, path.parent / "earlier")
+    with replace_when_complete(target) as temporary:
+        shutil.copyfile(path, temporary)
+    return target
+
+
 def load_final_model(path):
     """Load the model that finalize.py saved, and say how it was trained.
 
@@ -33,20 +50,21 @@ def load_final_model(path):
         probabilities (n, 10), and the result of its training.
 
     Raises:
-        UsageError: if there is no such file, or it is not such a model.
+        UsageError: if there is no such file, or it is not such a model. No code in it is run.
     """
     path = Path(path)
     if not path.exists():
         raise UsageError(f"there is no model {path}: `{command('finalize.py')} --sample` makes one")
-    try:
-        with h5py.File(path) as file:
-            result = json.loads(file.attrs["result"])
+    with reading(path, MOST_BYTES) as file:
+        with h5py.File(file) as archive:
+            if "result" not in archive.attrs:
+                raise ValueError("it is not a model that finalize.py saved")
+            result = json.loads(archive.attrs["result"])
+        require(result, RESULT_FORM)
+        require(result["settings"], SETTINGS_FORM)
         model = keras.saving.load_model(path, compile=False)
         if (model.input_shape, model.output_shape) != ((None, 32, 32, 3), (None, 10)):
             raise ValueError(f"it maps {model.input_shape} to {model.output_shape}")
-    except Exception as error:  # a foreign file can raise nearly anything
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} is not a model that finalize.py saved: {reason}") from error
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
     print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs")
     return model, result

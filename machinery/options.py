@@ -60,7 +60,7 @@ def option_parser(epochs):
 def add_data(parser):
     """Add the options that choose the images."""
     data = parser.add_mutually_exclusive_group()
-    data.add_argument("--data", metavar="PATH",
+    data.add_argument("--data", type=os.path.expanduser, metavar="PATH",
         help="cifar-10-python.tar.gz, a folder extracted from it, or an .npz; the environment "
         "variable CIFAR10_PATH does the same (default: a download, kept for later)")  # fmt: skip
     data.add_argument("--sample", action="store_true",
@@ -85,12 +85,12 @@ def has_native_bfloat16():
 
 
 def add_out(parser):
-    parser.add_argument("--out", default=RUNS, metavar="DIR",
+    parser.add_argument("--out", type=os.path.expanduser, default=RUNS, metavar="DIR",
         help="folder for what the script leaves behind (%(default)s)")  # fmt: skip
 
 
 def add_model(parser, purpose="the model that finalize.py saved"):
-    parser.add_argument("--model", default=FINAL_MODEL, metavar="FILE",
+    parser.add_argument("--model", type=os.path.expanduser, default=FINAL_MODEL, metavar="FILE",
         help=f"{purpose} (%(default)s)")  # fmt: skip
 
 

@@ -1,62 +1,114 @@
-"""What a run leaves behind, written all or nothing and read back: its result and its history."""
+"""What a run leaves behind, and reads back: its result and its history."""
 
-import contextlib
 import csv
+import io
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from machinery.errors import UsageError
+from machinery.files import archive, reading, remove_partial_files, replace_when_complete
+
+MOST_BYTES = 10_000_000  # of a NAME.json or NAME.csv
+
+# What the other scripts take for granted in a result, in `settings` and beside them.
+RESULT_FORM = {
+    "name": str,
+    "test_accuracy": float | int | None,
+    "published_accuracy": float | int | None,
+    "remark": str,
+    "settings": dict,
+    "dataset": dict,
+    "started": str,
+    "finished": str | None,
+}
+SETTINGS_FORM = {"experiment": str, "epochs": int, "seed": int, "validation": str}
+
+# The columns of a history.
+COLUMNS = {"epoch", "train_loss", "train_accuracy", "seconds"}
+TEST_OR_VALIDATION = {"test_loss", "test_accuracy"}, {"validation_loss", "validation_accuracy"}
 
 
 class RunFiles(NamedTuple):
-    """Where a run keeps its files; checkpoint and lock are there only until the run is finished."""
+    """Where a run keeps its files, checkpoints and lock only until it is finished."""
 
     curves: Path
     history: Path
     result: Path
     checkpoint: Path
+    checkpoint_before: Path
     lock: Path
+    earlier: Path
 
     @classmethod
     def of(cls, out, name, seed=0):
         """Return the files of a run in a folder, in one of its own for each seed but 0."""
         folder = Path(out) / f"seed_{seed}" if seed else Path(out)
-        suffixes = ".png", ".csv", ".json", ".checkpoint.keras", ".lock"
-        return cls(*(folder / f"{name}{suffix}" for suffix in suffixes))
+        suffixes = ".png", ".csv", ".json", ".checkpoint.keras", ".checkpoint_before.keras", ".lock"
+        return cls(*(folder / f"{name}{suffix}" for suffix in suffixes), folder / "earlier")
+
+    def to_keep(self):
+        """Return the files that a run can't make again."""
+        return self.curves, self.history, self.result, self.checkpoint, self.checkpoint_before
+
+    def has_checkpoint(self):
+        return self.checkpoint.exists() or self.checkpoint_before.exists()
+
+    def remove_partial(self):
+        """Remove what a killed run was just writing."""
+        for path in self.to_keep():
+            remove_partial_files(path)
 
 
 def find_earlier_run(files, settings, resume):
     """Return the result of the run whose files are there already, None if there is none.
 
+    A damaged one is as good as none when a new run begins: it is archived.
+
     Raises:
         UsageError: if it is to be resumed but was started with other settings or never, or if it
             is unfinished, with an epoch done that would be lost, but not to be resumed.
     """
-    earlier = read_result(files.result)
+    try:
+        earlier = read_result(files.result)
+    except UsageError as error:
+        if not resume:
+            return None
+        raise UsageError(
+            f"{error}: can't go on with it. Without --resume a new run begins, and the files of "
+            f"this one are moved to {files.earlier}"
+        ) from error
     if not resume:
-        if earlier and not earlier["finished"] and files.checkpoint.exists():
-            done = len(read_history(files.history)["epoch"])
+        if earlier and not earlier["finished"] and files.has_checkpoint():
             raise UsageError(
-                f"{files.result} is a run that has finished {done} of "
-                f"{earlier['settings']['epochs']} epochs: go on with --resume, or choose another "
-                "--out"
+                f"{files.result} is a run that is not finished: go on with --resume, or choose "
+                "another --out"
             )
         return earlier
     if not earlier:
         raise UsageError(f"nothing to resume, there is no {files.result}: start without --resume")
-    differences = [
-        f"{name} was {earlier['settings'].get(name)}, not {value}"
-        for name, value in settings.items()
-        if earlier["settings"].get(name) != value
-    ]
-    if differences:
-        raise UsageError(
-            f"{files.result} was started with other settings: {'; '.join(differences)}"
-        )
+    if changes := needed_changes(earlier["settings"], settings):
+        raise UsageError(f"{files.result} was started in another way: to go on, {changes}")
     return earlier
+
+
+def needed_changes(before, now):
+    """Return how to change the options to get the settings of an earlier run, "" if they agree."""
+    changes = []
+    for name, value in now.items():
+        earlier, option = before.get(name), f"--{name.replace('_', '-')}"
+        if earlier == value:
+            continue
+        if name == "experiment":
+            changes.append(f"run {earlier}, not {value}")
+        elif name == "mixed_precision":
+            changes.append(f"add {option if earlier else '--no-mixed-precision'}")
+        elif earlier in (None, False):
+            changes.append(f"remove {option}")
+        else:
+            changes.append(f"add {option}" if earlier is True else f"add {option} {earlier}")
+    return ", ".join(changes)
 
 
 def archive_earlier_run(earlier, files):
@@ -65,28 +117,26 @@ def archive_earlier_run(earlier, files):
     A run that was recorded but has no epoch done leaves nothing to keep.
 
     Args:
-        earlier: the result of the run whose files they are, None if there is none.
+        earlier: the result of the run whose files they are, None if there is none, or none that
+            can be read.
+        files: a `RunFiles`.
     """
-    kept = [path for path in (files.curves, files.history, files.checkpoint) if path.exists()]
-    if not kept and (not earlier or not earlier["finished"]):
+    is_finished = bool(earlier and earlier["finished"])
+    if is_finished:  # a run that was killed while it finished leaves its checkpoints
+        files.checkpoint.unlink(missing_ok=True)
+        files.checkpoint_before.unlink(missing_ok=True)
+    kept = [path for path in files.to_keep() if path.exists()]
+    if earlier and not is_finished and kept == [files.result]:
+        return
+    if not kept:
         return
     if earlier:
-        kept.append(files.result)
         when = earlier["finished"] or earlier["started"]
     else:
         newest = max(path.stat().st_mtime for path in kept)
         when = datetime.fromtimestamp(newest).isoformat(timespec="seconds")
-    folder = files.result.parent / "earlier"
-    folder.mkdir(exist_ok=True)
-    for path in kept:
-        path.replace(folder / f"{path.stem}-{when.replace(':', '')}{path.suffix}")
-    print(f"The run of {when} was moved to {folder}")
-
-
-def remove_partial_files(files):
-    """Remove what a killed run was just writing; see `replace_when_complete`."""
-    for partial in files.result.parent.glob(f".{files.result.stem}.*"):
-        partial.unlink()
+    archive(kept, when, files.earlier)
+    print(f"The run of {when} was moved to {files.earlier}")
 
 
 def accuracy_line(accuracy, *remarks):
@@ -119,31 +169,52 @@ def stopped_early(result):
 
 
 def read_result(path):
-    """Return what `write_result` wrote, None if there is no such file."""
+    """Return what `write_result` wrote, None if there is no such file.
+
+    Raises:
+        UsageError: if it is damaged, or not the result of a run.
+    """
     if not path.exists():
         return None
-    try:
-        result = json.loads(path.read_text())
-        result["settings"]["epochs"], result["finished"]
+    with reading(path, MOST_BYTES) as file:
+        result = json.load(file)
+        require(result, RESULT_FORM)
+        require(result["settings"], SETTINGS_FORM)
         return result
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not the result of a run: move it away") from error
+
+
+def require(record, form):
+    """Raise ValueError unless a record has what the form says, of the type that it says."""
+    for name, kind in form.items():
+        if not isinstance(record, dict) or name not in record:
+            raise ValueError(f"not the result of a run: it has no {name}")
+        if not isinstance(record[name], kind):
+            raise ValueError(f"not the result of a run: {name} is no {kind}")
 
 
 def write_result(path, result):
     with replace_when_complete(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def read_history(path, epochs=None):
-    """Return the first `epochs` rows of a NAME.csv (all by default) as a list per column."""
+    """Return the first `epochs` rows of a NAME.csv (all by default) as a list per column.
+
+    Raises:
+        UsageError: if it is damaged, or lacks some of the epochs.
+    """
     history = {"epoch": []}
-    if path and path.exists():
-        with open(path, newline="") as file:
-            for row in list(csv.DictReader(file))[:epochs]:
+    if path.exists():
+        with reading(path, MOST_BYTES) as file:
+            for row in list(csv.DictReader(io.TextIOWrapper(file, newline="")))[:epochs]:
                 for column, value in row.items():
                     number = int(value) if column == "epoch" else float(value)
                     history.setdefault(column, []).append(number)
+            if history["epoch"] != list(range(1, len(history["epoch"]) + 1)):
+                raise ValueError("its epochs are not 1, 2, 3 and so on")
+            complete = any(COLUMNS | others <= set(history) for others in TEST_OR_VALIDATION)
+            if history["epoch"] and not complete:
+                raise ValueError("not the history of a run: columns are missing")
     if epochs and len(history["epoch"]) < epochs:
         raise UsageError(f"{path} lacks some of the {epochs} epochs that are done: can't resume")
     return history
@@ -154,29 +225,3 @@ def write_history(path, history):
         writer = csv.writer(file)
         writer.writerow(history)
         writer.writerows(zip(*history.values(), strict=True))
-
-
-@contextlib.contextmanager
-def replace_when_complete(path):
-    """Yield a temporary path beside `path`; move it there if the block ends without an error.
-
-    Whoever is killed in between, or loses its power, leaves the earlier file as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        synchronize(temporary)
-        os.replace(temporary, path)
-        synchronize(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def synchronize(path):
-    """Wait until a file, or the list of files in a folder, is on the disk: power may fail."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

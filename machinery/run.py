@@ -1,7 +1,7 @@
 """A run of an experiment: whether it may begin, how far it got, and what it leaves behind."""
 
 import contextlib
-import os
+import math
 import platform
 import sys
 from datetime import datetime
@@ -9,7 +9,9 @@ from datetime import datetime
 from data.download import find_cifar10
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch
 from machinery.checkpoint import load_checkpoint, save_checkpoint
+from machinery.environment import usable_cores
 from machinery.errors import UsageError
+from machinery.files import archive
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS
 from machinery.recipe import differences, recipe_of
@@ -21,7 +23,7 @@ from machinery.records import (
     join_remarks,
     read_history,
     remark_on_data,
-    remove_partial_files,
+    require,
     stopped_early,
     write_history,
     write_result,
@@ -30,6 +32,9 @@ from machinery.records import (
 import keras
 import numpy as np
 import tensorflow as tf
+
+# What a checkpoint says of its run.
+RECORD_FORM = {"epochs_trained": int, "stopped": bool, "started": str, "recipe": dict}
 
 
 @contextlib.contextmanager
@@ -44,9 +49,8 @@ def begin_run(name, experiment_name, experiment, options):
         options: what `parse_options` returned.
 
     Raises:
-        UsageError: if an unfinished run is in the way, there is none to resume, or another process
-            has it.
-        DatasetError: if there are no images.
+        UsageError: if an unfinished run is in the way, there is none to resume, another process
+            has it, or there are no images.
     """
     run = Run(name, experiment_name, experiment, options)
     run.files.result.parent.mkdir(parents=True, exist_ok=True)
@@ -54,14 +58,14 @@ def begin_run(name, experiment_name, experiment, options):
         earlier = find_earlier_run(run.files, run.settings, options.resume)
         if options.resume and earlier["finished"]:
             print(f"{run.files.result} is finished already, there is nothing to resume")
-            remarks = earlier["remark"], stopped_early(earlier)
-            print(accuracy_line(earlier["test_accuracy"], *remarks))
-            run.finished = True
+            run.finished, run.result = True, earlier
+            run.history = read_history(run.files.history)
+            print(accuracy_line(earlier["test_accuracy"], run.remarks()))
         else:
             run.begin(earlier)
         try:
             yield run
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C ends `| tee`, too
             print(
                 f"\nInterrupted. {run.epochs_trained} of {run.epochs} epochs are saved in "
                 f"{run.files.result.parent}.\nTo go on, run the same command with --resume.",
@@ -133,18 +137,24 @@ class Run:
             self.result["started"] = earlier["started"]
         else:
             archive_earlier_run(earlier, self.files)
-        remove_partial_files(self.files)
+        self.files.remove_partial()
         write_result(self.files.result, self.result)
 
     def resume_if_interrupted(self, model):
-        """Return the model of the checkpoint, if there is one, in place of a new one.
+        """Return the model of the latest checkpoint, if there is one, in place of a new one.
 
         Raises:
-            UsageError: if the checkpoint's network, optimizer or callbacks are not the new one's.
+            UsageError: if the checkpoint is another run's, or its network, optimizer or callbacks
+                are not the new one's.
         """
         self.recipe = recipe_of(self.experiment, model)
-        if self.files.checkpoint.exists():
-            model, record, self.callback_states = load_checkpoint(self.files.checkpoint)
+        if checkpoint := self.latest_checkpoint():
+            model, record, self.callback_states, self.history = checkpoint
+            if record["started"] != self.result["started"]:
+                raise UsageError(
+                    f"{self.files.checkpoint} belongs to another run, of {record['started']}: "
+                    "put the right one in its place, or choose another --out"
+                )
             if edits := differences(record["recipe"], self.recipe):
                 raise UsageError(
                     f"{self.files.checkpoint} was trained with other code than "
@@ -155,7 +165,6 @@ class Run:
             self.epochs_trained = record["epochs_trained"]
             if record["stopped"]:
                 self.last_epoch = self.epochs_trained
-            self.history = read_history(self.files.history, self.epochs_trained)
             print(f"Resuming after epoch {self.epochs_trained} of {self.epochs}")
         print(
             f"{self.name}: {model.count_params():,} parameters, epochs: {self.epochs}, batch size: "
@@ -163,6 +172,28 @@ class Run:
             flush=True,
         )
         return model
+
+    def latest_checkpoint(self):
+        """Return model, record, callbacks' states and history of the latest good checkpoint.
+
+        None if there is none; what is left of the run is archived then.
+        """
+        for path in (self.files.checkpoint, self.files.checkpoint_before):
+            if not path.exists():
+                continue
+            try:
+                model, record, states = load_checkpoint(path)
+                require(record, RECORD_FORM)
+                history = read_history(self.files.history, record["epochs_trained"])
+                return model, record, states, history
+            except (UsageError, ValueError) as error:
+                print(f"{error}. Going back to what was saved before", flush=True)
+        lost = self.files.history, self.files.checkpoint, self.files.checkpoint_before
+        if lost := [path for path in lost if path.exists()]:
+            archive(lost, self.result["started"], self.files.earlier)
+            print(f"There is no checkpoint to go on from. What there is was moved to "
+                  f"{self.files.earlier}; the run begins again", flush=True)  # fmt: skip
+        return None
 
     def callbacks(self, batches):
         """Return the callbacks of the experiment and of the run, for batches to train on."""
@@ -175,7 +206,18 @@ class Run:
         ]
 
     def save_epoch(self, row, model, callback_states):
-        """Save an epoch's row of the history, and the checkpoint."""
+        """Save an epoch's row of the history, and the checkpoint.
+
+        Raises:
+            UsageError: if a loss is no number any more.
+        """
+        for column, value in row.items():
+            if not math.isfinite(value):
+                raise UsageError(
+                    f"the column {column} became {value} in epoch {row['epoch']}. A learning rate "
+                    "that is too high does that: try a tenth of it. The epochs before are saved in "
+                    f"{self.files.history}"
+                )
         for column, value in row.items():
             self.history.setdefault(column, []).append(round(value, 6))
         # The checkpoint comes last: the epochs that it counts are in the history for sure.
@@ -183,9 +225,11 @@ class Run:
         record = {
             "epochs_trained": row["epoch"],
             "stopped": model.stop_training,
+            "started": self.result["started"],
             "recipe": self.recipe,
         }
-        save_checkpoint(self.files.checkpoint, model, record, callback_states)
+        files = self.files
+        save_checkpoint(files.checkpoint, files.checkpoint_before, model, record, callback_states)
         self.epochs_trained = row["epoch"]
 
     def result_of(self, model, accuracy, loss, training_images, validation_images, test_images):
@@ -194,6 +238,7 @@ class Run:
         self.result |= {
             "test_accuracy": round(100 * accuracy, 4),
             "test_loss": round(loss, 6),
+            "loss": name_of_loss(model),
             "epochs_trained": self.epochs_trained,
             "parameters": model.count_params(),
             "training_petaflop": round(operations / 1e15, 4),
@@ -211,18 +256,33 @@ class Run:
         """Return what has to be said beside the accuracy, "" if nothing."""
         return join_remarks(self.result["remark"], stopped_early(self.result))
 
-    def title(self):
-        """Return what stands above the learning curves."""
-        accuracy = f"{self.name}: test accuracy {self.result['test_accuracy']:.2f} %"
-        return f"{accuracy}\n{self.remarks()}".strip()
+    def picture(self):
+        """Return what `summarize_diagnostics` draws: history, path, title, name of the loss."""
+        trained, usual = len(self.history["epoch"]), self.experiment.epochs
+        of_usual = "" if trained == usual else f" of {usual}"
+        accuracy = f"test accuracy {self.result['test_accuracy']:.2f} %"
+        title = f"{self.name}: {accuracy} after {trained}{of_usual} epochs\n{self.remarks()}"
+        return self.history, self.files.curves, title.strip(), self.result.get("loss", "loss")
 
-    def finish(self, result):
-        """Write NAME.json, remove the checkpoint, and say what is where."""
-        write_result(self.files.result, result)
-        self.files.checkpoint.unlink()
+    def save_result(self):
+        """Write NAME.json: from here on, the run is finished."""
+        write_result(self.files.result, self.result)
+
+    def finish(self):
+        """Remove the checkpoints, and say what is where."""
+        self.files.checkpoint.unlink(missing_ok=True)
+        self.files.checkpoint_before.unlink(missing_ok=True)
         print(f"Learning curves: {self.files.curves}")
         print(f"Numbers:         {self.files.history}")
         print(f"Result:          {self.files.result}")
+
+
+def name_of_loss(model):
+    """Return what a model's loss is made of, for the axes of pictures."""
+    name = "cross-entropy" if "cross" in str(getattr(model.loss, "name", model.loss)) else "loss"
+    if getattr(model.loss, "label_smoothing", 0):
+        name += " to smoothed labels"
+    return f"{name} + penalty for weights" if model.losses else name
 
 
 def operations_per_image(model):
@@ -254,5 +314,4 @@ def hardware():
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
         processor = names[0] if names else processor
     devices = [device.name for device in tf.config.list_physical_devices("GPU")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": processor, "cores": cores, "gpus": devices}
+    return {"processor": processor, "cores": usable_cores(), "gpus": devices}

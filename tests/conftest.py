@@ -80,6 +80,8 @@ def captured(function, script, arguments, cwd):
             function()
         except SystemExit as leaving:
             code = leaving.code or 0
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     return Ended(code, output.getvalue(), errors.getvalue())
 
 
@@ -171,6 +173,15 @@ def colours(path):
 
 
 BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)  # Matplotlib's
+
+
+def a_result(experiment="baseline3", epochs=1, remark=""):
+    """What a NAME.json says at least."""
+    return {
+        "name": "mine", "test_accuracy": 10.0, "published_accuracy": None, "remark": remark,
+        "settings": {"experiment": experiment, "epochs": epochs, "seed": 0, "validation": "test"},
+        "dataset": {}, "started": "2026-01-02T00:00:00", "finished": "2026-01-02T03:04:05",
+    }  # fmt: skip
 
 
 def tiny_network(units=8, optimizer=None, loss="categorical_crossentropy"):

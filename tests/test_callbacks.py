@@ -2,13 +2,13 @@ import csv
 import re
 from types import SimpleNamespace
 
-import harness
 from conftest import TINY, ctrl_c_after, numbers, result, tiny_network, train
 from data.batches import TrainingBatches
 from experiments import speedrun
 from harness import Experiment, prep_pixels
 from machinery import callbacks
 from machinery.callbacks import Progress, SeedEachEpoch, duration, state_of
+from machinery.run import Run
 
 import keras
 import numpy as np
@@ -244,7 +244,7 @@ def test_run_killed_after_early_stopping_trains_no_further(tmp_path, monkeypatch
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(harness, "summarize_diagnostics", full)
+        patch.setattr(Run, "save_result", full)
         assert train(with_callbacks(patience=2)[0], *FIVE, cwd=tmp_path).code == 2
     history = numbers(tmp_path / "runs" / "mine.csv")
     assert len(history) == 3

@@ -1,12 +1,18 @@
+import io
 import zipfile
 
 from conftest import tiny_network
 from machinery import checkpoint
-from machinery.checkpoint import load_checkpoint, save_checkpoint
+from machinery.checkpoint import load_checkpoint
+from machinery.errors import UsageError
 
 import keras
 import numpy as np
 import pytest
+
+
+def save_checkpoint(path, *arguments):
+    checkpoint.save_checkpoint(path, path.with_name("before.keras"), *arguments)
 
 
 @pytest.fixture
@@ -62,3 +68,90 @@ def test_checkpoint_that_fails_halfway_leaves_the_earlier_one(tmp_path, model, m
         )
     assert load_checkpoint(tmp_path / "run.keras")[1] == {"epochs_trained": 1}
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_checkpoint_before_is_kept(tmp_path, model):
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path / "run.keras", model, {"epochs_trained": epoch}, [])
+    assert load_checkpoint(tmp_path / "run.keras")[1] == {"epochs_trained": 3}
+    assert load_checkpoint(tmp_path / "before.keras")[1] == {"epochs_trained": 2}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_checkpoint_that_cannot_be_read_back_replaces_nothing(tmp_path, model, monkeypatch):
+    save_checkpoint(tmp_path / "run.keras", model, {"epochs_trained": 1}, [])
+    save_model = type(model).save
+
+    def save_badly(self, path):
+        save_model(self, path)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    monkeypatch.setattr(type(model), "save", save_badly)
+    with pytest.raises(UsageError, match="damaged"):
+        save_checkpoint(tmp_path / "run.keras", model, {"epochs_trained": 2}, [])
+    assert load_checkpoint(tmp_path / "run.keras")[1] == {"epochs_trained": 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def change(path, what):
+    """Damage a checkpoint, or replace it by something else."""
+    content = path.read_bytes()
+    match what:
+        case "missing":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case "zeros":  # what a power loss leaves of a file that was not synchronized
+            path.write_bytes(bytes(len(content)))
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "bit":
+            path.write_bytes(content[:3000] + bytes([content[3000] ^ 1]) + content[3001:])
+        case "text":
+            path.write_text("not a checkpoint")
+        case "folder":
+            path.unlink()
+            path.mkdir()
+        case "model":
+            tiny_network().save(path)
+        case "pickle" | "claim" | "nested" | "number":
+            array = io.BytesIO()
+            np.save(array, np.array([print]) if what == "pickle" else np.zeros(4), True)
+            array = array.getvalue()
+            if what == "claim":
+                array = array.replace(b"(4,), }      ", b"(40000000000,), }"[:13])
+            record = b'{"callbacks": [{"dict": {"kept": {"array": 0}}}]}'
+            record = {"nested": b"[" * 100_000, "number": b"7"}.get(what, record)
+            tiny_network().save(path)
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.writestr("run.json", record)
+                archive.writestr("arrays/0.npy", array)
+        case "bomb":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for number in range(21):
+                    archive.writestr(f"{number}", bytes(10**8))
+
+
+CHANGES = (
+    "missing", "empty", "zeros", "cut", "bit", "text", "folder", "model", "pickle", "claim",
+    "nested", "number", "bomb",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path, model, what):
+    save_checkpoint(tmp_path / "run.keras", model, {"epochs_trained": 1}, [])
+    change(tmp_path / "run.keras", what)
+    with pytest.raises(UsageError, match=r"run\.keras") as refusal:
+        load_checkpoint(tmp_path / "run.keras")
+    assert "\n" not in str(refusal.value)
+
+
+def test_checkpoint_of_layers_that_hold_code_is_refused(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs))
+    save_checkpoint(tmp_path / "run.keras", model, {}, [])
+    with pytest.raises(UsageError, match="damaged or foreign"):
+        load_checkpoint(tmp_path / "run.keras")

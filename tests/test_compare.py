@@ -17,7 +17,8 @@ def write_run(folder, name="run", history=HISTORY, settings=None, **fields):
     folder.mkdir(exist_ok=True)
     recorded = {
         "name": name, "test_accuracy": 41.0, "published_accuracy": 85.88, "remark": "",
-        "settings": SETTINGS | (settings or {}), "finished": "2026-01-02T03:04:05",
+        "settings": SETTINGS | (settings or {}), "dataset": {},
+        "started": "2026-01-02T00:00:00", "finished": "2026-01-02T03:04:05",
         "epochs_trained": 3, "training_petaflop": 1.25,
     }  # fmt: skip
     (folder / f"{name}.json").write_text(json.dumps(recorded | fields))
@@ -112,7 +113,7 @@ def test_file_that_is_no_run_is_left_out_by_name(tmp_path):
     (tmp_path / "runs" / "notes.json").write_text("{}")
     ended = call("compare.py", cwd=tmp_path)
     assert ended.code == 0, ended.errors
-    assert "Left out: runs/notes.json is not the result of a run" in ended.output
+    assert "Left out: runs/notes.json: damaged or foreign (not the result of a run" in ended.output
 
 
 @pytest.mark.parametrize("make", [False, True])

@@ -1,46 +1,130 @@
-"""What the process is set up with, asked in processes that need no TensorFlow."""
+"""What the process is set up with, whatever the user has set: asked in processes of their own."""
 
+import json
 import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 
-from conftest import ROOT, TINY, run
+from conftest import OFFLINE, ROOT, TINY, finish, run, start
+from machinery.environment import usable_cores
 
 import pytest
 
-NAMES = ("TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "MPLBACKEND")
+ASK = """
+import os, {package}, keras, matplotlib
+import matplotlib.pyplot
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"), os.environ["TF_CPP_MIN_LOG_LEVEL"],
+      matplotlib.get_backend(), matplotlib.rcParams["text.usetex"], keras.backend.backend(),
+      keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon())
+"""
 X86 = platform.machine() in ("x86_64", "AMD64")
+USUAL = ["1" if X86 else "None", "3", "Agg", "False", "tensorflow", "channels_last", "float32"]
+USUAL += ["1e-07"]
 
 
-def environment_after_importing(package, **given):
-    clean = {name: value for name, value in os.environ.items() if name not in NAMES}
+def environment(package="machinery", **given):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     process = subprocess.run(
-        [sys.executable, "-c", f"import {package}, os; print(*map(os.environ.get, {NAMES}))"],
-        cwd=ROOT, env={**clean, **given}, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", ASK.format(package=package)],
+        cwd=ROOT, env={**clean, **OFFLINE, **given}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return process.stdout.split()
 
 
 @pytest.mark.parametrize("package", ["machinery", "data", "models"])
 def test_packages_set_the_process_up(package):
-    assert environment_after_importing(package) == ["1" if X86 else "None", "3", "Agg"]
+    assert environment(package) == USUAL
 
 
 def test_what_the_user_has_set_for_tensorflow_is_kept():
     given = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "1"}
-    assert environment_after_importing("machinery", **given)[:2] == ["0", "1"]
+    assert environment(**given)[:2] == ["0", "1"]
 
 
-def test_pictures_need_no_display_whatever_a_notebook_has_set():
-    backend = "module://matplotlib_inline.backend_inline"
-    assert environment_after_importing("machinery", MPLBACKEND=backend)[2] == "Agg"
+def test_what_the_user_has_set_for_pictures_and_keras_changes_nothing(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: TkAgg\nfont.size: 40\n")
+    (tmp_path / "keras.json").write_text(
+        json.dumps(
+            {"backend": "jax", "image_data_format": "channels_first", "floatx": "float64",
+             "epsilon": 0.1}
+        )
+    )  # fmt: skip
+    given = {
+        "MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "1",
+    }  # fmt: skip
+    assert environment(**given) == USUAL
 
 
-def test_a_script_starts_without_frightening_lines(tmp_path):
-    arguments = (*TINY, "--epochs", 1)
-    ended = run("experiments/baseline1.py", *arguments, cwd=tmp_path, MPLBACKEND="nonsense")
-    assert ended.code == 0, ended.errors
-    assert (tmp_path / "runs" / "baseline1.png").exists()
+def test_settings_that_keras_refuses_are_told_in_one_line(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float9"}')
+    ended = run("compare.py", cwd=tmp_path, KERAS_HOME=str(tmp_path))
+    assert ended.code == 2 and "Traceback" not in ended.errors
+    (line,) = [line for line in ended.errors.splitlines() if "error: " in line]
+    assert "float9" in line and "keras.json" in line
+
+
+HOSTILE = {
+    "nonsense backend": {"MPLBACKEND": "nonsense"},
+    "no home": {"HOME": None, "KERAS_HOME": None},
+    "home that is not writable": {"HOME": "/proc", "KERAS_HOME": None, "MPLCONFIGDIR": None},
+    "ASCII": {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"},
+    "Latin-1": {"PYTHONIOENCODING": "latin-1"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_script_works_in_any_environment(tmp_path, name):
+    folder = tmp_path / "Fotos für $x_y 写真 'n"
+    folder.mkdir()
+    environment = {**os.environ, **OFFLINE, **HOSTILE[name]}
+    environment = {key: value for key, value in environment.items() if value is not None}
+    ended = subprocess.run(
+        [sys.executable, ROOT / "experiments/baseline1.py", *map(str, TINY), "--epochs", "1",
+         "--out", folder],
+        cwd=tmp_path, env=environment, capture_output=True,
+    )  # fmt: skip
+    errors = ended.stderr.decode(errors="replace")
+    assert ended.returncode == 0, errors
+    assert (folder / "baseline1.png").exists()
     for word in ("cuInit", "Traceback", "UserWarning"):
-        assert word not in ended.errors
+        assert word not in errors
+    assert b"\nLearning curves: " in ended.stdout
+
+
+def test_no_output_at_all_is_no_error(tmp_path):
+    script = ROOT / "experiments/baseline1.py"
+    command = [sys.executable, script, *map(str, TINY), "--epochs", "1"]
+    shell = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command]
+    ended = subprocess.run(shell, cwd=tmp_path, env={**os.environ, **OFFLINE})
+    assert ended.returncode == 0
+    assert (tmp_path / "runs" / "baseline1.png").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1, 2])
+def test_ctrl_c_while_everything_is_imported_leaves_no_traceback(tmp_path, seconds):
+    process = start("experiments/baseline1.py", *TINY, "--epochs", 9999, cwd=tmp_path)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    ended = finish(process)
+    assert ended.code == 130 and "Traceback" not in ended.errors
+
+
+def test_program_of_the_users_that_imports_us_keeps_its_ctrl_c():
+    code = "import machinery, signal; print(signal.getsignal(2) is signal.default_int_handler)"
+    code = f"import signal; signal.signal(2, signal.default_int_handler); {code}"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

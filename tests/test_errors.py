@@ -1,25 +1,86 @@
-import sys
+"""How scripts end, and what they say then."""
 
+import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
 from machinery.errors import UsageError, readable_errors
 
 import pytest
+import tensorflow as tf
 
 
-@pytest.mark.parametrize("error", [UsageError("no such thing"), OSError("no such thing")])
-def test_errors_of_the_users_are_one_line_and_exit_code_2(monkeypatch, capsys, error):
+@pytest.fixture(autouse=True)
+def script(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["folder/script.py"])
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def leaving(error):
     with pytest.raises(SystemExit) as leaving, readable_errors():
         raise error
-    assert leaving.value.code == 2
-    assert capsys.readouterr().err == "script.py: error: no such thing\n"
+    return leaving.value.code
 
 
-def test_ctrl_c_leaves_as_a_shell_reports_it():
-    with pytest.raises(SystemExit) as leaving, readable_errors():
-        raise KeyboardInterrupt
-    assert leaving.value.code == 130
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UsageError("no such thing"), "no such thing"),
+        (OSError("no such thing"), "no such thing"),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device"),
+        (MemoryError(), "too little memory: try a smaller --batch-size, or --limit"),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
+            "too little memory: try a smaller --batch-size, or --limit",
+        ),
+    ],
+)
+def test_errors_of_the_users_are_one_line_and_exit_code_2(capsys, error, told):
+    assert leaving(error) == 2
+    assert capsys.readouterr().err == f"script.py: error: {told}\n"
 
 
-def test_errors_of_the_code_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError), readable_errors():
-        1 / 0  # noqa: B018
+def test_ctrl_c_leaves_as_a_shell_reports_it(capsys):
+    assert leaving(KeyboardInterrupt()) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_unforeseen_errors_are_told_in_short_and_kept_in_full(capsys):
+    assert leaving(ZeroDivisionError("division\nby zero")) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("script.py: unforeseen error: ZeroDivisionError: division\n")
+    assert "Traceback" not in told
+    path = Path(told.partition("details are in ")[2].partition(":")[0])
+    assert "ZeroDivisionError: division\nby zero" in path.read_text()
+    path.unlink()
+
+
+PRINT = """
+import sys, time
+from machinery.errors import readable_errors
+with readable_errors():
+    for number in range(100_000):
+        print("a line", number)
+    print("done", file=sys.stderr)
+"""
+
+
+def test_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -c '{PRINT}' | head -1; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "a line 0\n141\n"
+    assert "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
+
+
+def test_second_ctrl_c_does_not_disturb_the_end():
+    code = (
+        "import atexit, os\nfrom machinery.errors import readable_errors\n"
+        "atexit.register(os.kill, os.getpid(), 2)\n"
+        "with readable_errors():\n    raise KeyboardInterrupt\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 130 and "Traceback" not in ended.stderr

@@ -1,6 +1,6 @@
 import re
 
-from conftest import ROOT, assert_refused, call, tiny_network
+from conftest import ROOT, a_result, assert_refused, call, tiny_network
 from machinery.final_model import save_final_model
 
 import keras
@@ -14,10 +14,7 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluate") / "my.h5"
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
-    training = {
-        "settings": {"experiment": "baseline3", "epochs": 1},
-        "remark": "on 20 training images of the sample of CIFAR-10",
-    }
+    training = a_result(remark="on 20 training images of the sample of CIFAR-10")
     save_final_model(tiny_network(), training, path)
     return path
 

@@ -1,12 +1,17 @@
-from conftest import tiny_network
-from machinery.errors import UsageError
-from machinery.final_model import load_final_model, save_final_model
+import os
+import subprocess
+import sys
 
+from conftest import a_result, tiny_network
+from machinery.errors import UsageError
+from machinery.final_model import keep_earlier_model, load_final_model, save_final_model
+
+import h5py
 import keras
 import numpy as np
 import pytest
 
-RESULT = {"settings": {"experiment": "baseline3", "epochs": 7}, "remark": "on the sample"}
+RESULT = a_result("baseline3", 7, "on the sample")
 
 
 def test_saved_model_predicts_the_same_and_knows_its_training(tmp_path, photos, capsys):
@@ -29,14 +34,111 @@ def test_saved_model_predicts_the_same_in_stock_keras(tmp_path, photos):
     )
 
 
-@pytest.mark.parametrize("name", ["small.h5", "text.h5", "keras.h5"])
-def test_foreign_models_are_refused(tmp_path, name):
-    small = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
-    save_final_model(small, RESULT, tmp_path / "small.h5")
-    (tmp_path / "text.h5").write_text("not a model")
-    tiny_network().save(tmp_path / "keras.h5")
-    with pytest.raises(UsageError, match=f"{name} is not a model that finalize.py saved"):
-        load_final_model(tmp_path / name)
+def make_foreign(path):
+    """Write something under the name of a model; what it is says the name."""
+    match path.stem:
+        case "small":
+            small = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+            save_final_model(small, RESULT, path)
+        case "text":
+            path.write_text("not a model")
+        case "empty":
+            path.write_bytes(b"")
+        case "keras":
+            tiny_network().save(path)
+        case "cut":
+            save_final_model(tiny_network(), RESULT, path)
+            path.write_bytes(path.read_bytes()[:20_000])
+        case "another_result":
+            save_final_model(tiny_network(), {"settings": 7}, path)
+        case "no_config" | "nonsense_config" | "outside" | "soft_link":
+            save_final_model(tiny_network(), RESULT, path)
+            with h5py.File(path, "a") as file:
+                if path.stem == "no_config":
+                    del file.attrs["model_config"]
+                elif path.stem == "nonsense_config":
+                    file.attrs["model_config"] = '{"class_name": "os.system", "config": ["ls"]}'
+                else:
+                    del file["model_weights"]
+                    other = str(path.with_name("other.h5"))
+                    tiny_network().save(other)
+                    file["model_weights"] = (
+                        h5py.ExternalLink(other, "/model_weights")
+                        if path.stem == "outside"
+                        else h5py.SoftLink("/elsewhere")
+                    )
+        case "bomb":
+            save_final_model(tiny_network(), RESULT, path)
+            with h5py.File(path, "a") as file:
+                names = []
+                file.visit(names.append)
+                (kernel,) = (name for name in names if name.endswith("dense/kernel"))
+                del file[kernel]
+                file.create_dataset(kernel, (2**20, 2**14), "f4", chunks=(1024, 1024))
+
+
+FOREIGN = (
+    "small", "text", "empty", "keras", "cut", "another_result", "no_config", "nonsense_config",
+    "outside", "soft_link", "bomb",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_damaged_and_hostile_models_are_refused(tmp_path, name):
+    path = tmp_path / f"{name}.h5"
+    make_foreign(path)
+    with pytest.raises(UsageError, match=rf"{name}\.h5: damaged or foreign \(") as refusal:
+        load_final_model(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_layers_that_hold_code_are_refused(tmp_path, photos):
+    inputs = keras.Input((32, 32, 3))
+    outputs = keras.layers.Lambda(lambda x: keras.ops.mean(x, axis=(1, 2)))(inputs)
+    save_final_model(
+        keras.Model(inputs, keras.layers.Dense(10)(outputs)), RESULT, tmp_path / "code.h5"
+    )
+    with pytest.raises(UsageError, match=r"code\.h5: damaged or foreign"):
+        load_final_model(tmp_path / "code.h5")
+
+
+WRITE = """
+import h5py, sys, time
+with h5py.File(sys.argv[1], "a"):
+    print("open", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_model_that_is_just_being_written_is_not_called_damaged(tmp_path):
+    path = tmp_path / "model.h5"
+    save_final_model(tiny_network(), RESULT, path)
+    command = [sys.executable, "-c", WRITE, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"open\n"
+            with pytest.raises(UsageError, match="in use by another program"):
+                load_final_model(path)
+        finally:
+            process.kill()
+
+
+def test_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.h5")
+    with pytest.raises(UsageError, match="not a regular file"):
+        load_final_model(tmp_path / "model.h5")
+
+
+def test_each_earlier_model_is_kept(tmp_path):
+    path = tmp_path / "model.h5"
+    for content in ("first", "second"):
+        path.write_text(content)
+        os.utime(path, (0, 0))
+        kept = keep_earlier_model(path)
+        assert kept.read_text() == content and path.read_text() == content
+    assert sorted(file.read_text() for file in (tmp_path / "earlier").iterdir()) == [
+        "first", "second"
+    ]  # fmt: skip
 
 
 def test_missing_model_is_explained(tmp_path):

@@ -1,7 +1,10 @@
+import os
 import re
 
+import harness
 from conftest import ROOT, TINY, assert_refused, call, ctrl_c_after, result
 from experiments import EXPERIMENTS
+from machinery.lock import only_owner
 
 import numpy as np
 import pytest
@@ -46,7 +49,8 @@ def test_any_experiment_is_taken_and_the_earlier_model_kept(tmp_path):
     assert ended.code == 0, ended.errors
     recorded = result(tmp_path / "runs" / "final_model.json")
     assert recorded["settings"]["experiment"] == "baseline1"
-    assert (tmp_path / "my.earlier.h5").read_text() == "earlier"
+    (kept,) = (tmp_path / "earlier").iterdir()
+    assert kept.read_text() == "earlier" and f"Earlier model:   earlier/{kept.name}" in ended.output
     assert f"python {ROOT}/predict.py --model my.h5\n" in ended.output
 
 
@@ -58,6 +62,38 @@ def test_interrupted_run_is_resumed(tmp_path):
     ended = call("finalize.py", *two, "--resume", cwd=tmp_path)
     assert "Resuming after epoch 1 of 2" in ended.output, ended.errors
     assert (tmp_path / "final_model.h5").exists()
+
+
+def test_model_and_result_are_saved_before_the_picture_is_drawn(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(harness, "summarize_diagnostics", full)
+    arguments = (*ONE, "--experiment", "baseline1")
+    assert_refused(call("finalize.py", *arguments, cwd=tmp_path), "disk full")
+    assert result(tmp_path / "runs" / "final_model.json")["finished"]
+    assert call("evaluate.py", "--sample", cwd=tmp_path).code == 0
+
+
+def test_model_of_a_finished_run_that_is_gone_is_missed(tmp_path):
+    arguments = (*ONE, "--experiment", "baseline1")
+    call("finalize.py", *arguments, cwd=tmp_path)
+    assert call("finalize.py", *arguments, "--resume", cwd=tmp_path).code == 0
+    (tmp_path / "final_model.h5").unlink()
+    ended = call("finalize.py", *arguments, "--resume", cwd=tmp_path)
+    assert_refused(ended, "model final_model.h5 is gone", "without --resume")
+
+
+def test_model_file_has_one_owner(tmp_path):
+    with only_owner(tmp_path / "final_model.h5.lock", "the model"):
+        ended = call("finalize.py", *ONE, "--out", "another", cwd=tmp_path)
+    assert_refused(ended, f"final_model.h5 belongs to process {os.getpid()}")
+
+
+def test_left_overs_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / ".final_model.123.h5").write_text("half")
+    call("finalize.py", *ONE, "--experiment", "baseline1", cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["final_model.h5", "runs"]
 
 
 def test_speedrun_is_tested_as_it_is_saved(tmp_path, sample):

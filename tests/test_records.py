@@ -1,17 +1,17 @@
+import json
 from argparse import Namespace
 
 from data.cifar10 import ARRAYS_SHA256
-from machinery import records
 from machinery.errors import UsageError
 from machinery.records import (
     RunFiles,
     accuracy_line,
     archive_earlier_run,
     find_earlier_run,
+    needed_changes,
     read_history,
     read_result,
     remark_on_data,
-    remove_partial_files,
     stopped_early,
     write_history,
     write_result,
@@ -27,7 +27,14 @@ HISTORY = {
     "test_accuracy": [32.0, 40.0, 41.0],
     "seconds": [1.5, 1.0, 1.0],
 }
-SETTINGS = {"epochs": 3, "seed": 0}
+SETTINGS = {
+    "experiment": "dropout", "epochs": 3, "batch_size": 64, "seed": 0, "mixed_precision": False,
+    "validation": "test", "sample": False, "limit": None,
+}  # fmt: skip
+RESULT = {
+    "name": "run", "test_accuracy": 12.5, "published_accuracy": None, "remark": "",
+    "settings": SETTINGS, "dataset": {}, "started": "2026-01-02T00:00:00", "finished": None,
+}  # fmt: skip
 
 
 def a_run(folder, finished):
@@ -35,9 +42,12 @@ def a_run(folder, finished):
     files = RunFiles.of(folder, "run")
     write_history(files.history, HISTORY)
     files.curves.write_text("curves")
-    started = "2026-01-02T00:00:00"
-    write_result(files.result, {"settings": SETTINGS, "started": started, "finished": finished})
+    write_result(files.result, RESULT | {"finished": finished})
     return files
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_history_survives_the_csv(tmp_path):
@@ -46,63 +56,8 @@ def test_history_survives_the_csv(tmp_path):
     assert read_history(tmp_path / "run.csv", epochs=2)["train_loss"] == [2.0, 1.5]
 
 
-def test_csv_that_lacks_epochs_is_refused(tmp_path):
-    write_history(tmp_path / "run.csv", HISTORY)
-    with pytest.raises(UsageError, match="lacks some of the 4 epochs"):
-        read_history(tmp_path / "run.csv", epochs=4)
-
-
 def test_no_csv_is_an_empty_history(tmp_path):
     assert read_history(tmp_path / "run.csv") == {"epoch": []}
-
-
-def test_result_survives_the_json(tmp_path):
-    assert read_result(tmp_path / "run.json") is None
-    written = {"settings": SETTINGS, "finished": None, "test_accuracy": 12.5}
-    write_result(tmp_path / "run.json", written)
-    assert read_result(tmp_path / "run.json") == written
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3}', '{"settings": {}}'])
-def test_foreign_json_is_refused(tmp_path, content):
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UsageError, match="not the result of a run"):
-        read_result(tmp_path / "run.json")
-
-
-def test_interrupted_write_leaves_the_earlier_file(tmp_path):
-    path = tmp_path / "result.json"
-    path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), records.replace_when_complete(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "earlier"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_a_killed_run_was_just_writing_is_removed(tmp_path):
-    files = a_run(tmp_path, None)
-    (tmp_path / ".run.checkpoint.123.keras").write_text("half")
-    (tmp_path / ".other.123.json").write_text("of another run")
-    remove_partial_files(files)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "run.csv", "run.json", "run.png", ".other.123.json"
-    }  # fmt: skip
-
-
-def test_unfinished_run_is_only_gone_on_with(tmp_path):
-    files = a_run(tmp_path, None)
-    files.checkpoint.write_text("checkpoint")
-    with pytest.raises(UsageError, match=r"finished 3 of 3 epochs: go on with --resume"):
-        find_earlier_run(files, SETTINGS, resume=False)
-    assert find_earlier_run(files, SETTINGS, resume=True)["settings"] == SETTINGS
-
-
-def test_other_settings_are_named(tmp_path):
-    files = a_run(tmp_path, None)
-    with pytest.raises(UsageError, match=r"epochs was 3, not 4; limit was None, not 20") as refusal:
-        find_earlier_run(files, {"epochs": 4, "seed": 0, "limit": 20}, resume=True)
-    assert "seed" not in str(refusal.value)
 
 
 def test_nothing_to_resume(tmp_path):
@@ -112,52 +67,9 @@ def test_nothing_to_resume(tmp_path):
         find_earlier_run(files, SETTINGS, resume=True)
 
 
-def test_finished_run_is_archived(tmp_path, capsys):
-    files = a_run(tmp_path, "2026-01-02T03:04:05")
-    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
-    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
-    for suffix in ("csv", "json", "png"):
-        assert (tmp_path / "earlier" / f"run-2026-01-02T030405.{suffix}").exists()
-    assert "was moved to" in capsys.readouterr().out
-
-
-def test_run_without_an_epoch_blocks_nothing_and_leaves_nothing(tmp_path):
-    files = RunFiles.of(tmp_path, "run")
-    write_result(files.result, {"settings": SETTINGS, "started": "now", "finished": None})
-    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_whatever_has_the_names_of_a_run_is_archived(tmp_path):
-    files = a_run(tmp_path, None)
-    files.result.unlink()
-    files.checkpoint.write_text("checkpoint")
-    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
-    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
-    suffixes = sorted(path.suffix for path in (tmp_path / "earlier").iterdir())
-    assert suffixes == [".csv", ".keras", ".png"]
-
-
 def test_each_seed_but_0_has_a_folder(tmp_path):
     assert RunFiles.of(tmp_path, "run").result == tmp_path / "run.json"
     assert RunFiles.of(tmp_path, "run", seed=3).result == tmp_path / "seed_3" / "run.json"
-
-
-def test_file_is_on_the_disk_before_it_replaces_the_earlier_one(tmp_path, monkeypatch):
-    order = []
-
-    def note(name, function):
-        def noted(*arguments):
-            order.append(name)
-            return function(*arguments)
-
-        return noted
-
-    monkeypatch.setattr(records.os, "fsync", note("fsync", records.os.fsync))
-    monkeypatch.setattr(records.os, "replace", note("replace", records.os.replace))
-    with records.replace_when_complete(tmp_path / "run.json") as temporary:
-        temporary.write_text("whole")
-    assert order == ["fsync", "replace", "fsync"]
 
 
 def test_accuracy_is_told_with_what_is_special_about_it():
@@ -190,3 +102,127 @@ def test_runs_that_stopped_early_are_told_from_those_that_did_not():
     assert stopped_early({"epochs_trained": 2, "settings": SETTINGS}) == told
     assert stopped_early({"epochs_trained": 3, "settings": SETTINGS}) == ""
     assert stopped_early({"settings": SETTINGS}) == ""  # of a version that did not count them
+
+
+def test_result_survives_the_json(tmp_path):
+    assert read_result(tmp_path / "run.json") is None
+    write_result(tmp_path / "run.json", RESULT)
+    assert read_result(tmp_path / "run.json") == RESULT
+
+
+def test_result_without_a_number_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_result(tmp_path / "run.json", RESULT | {"test_loss": float("nan")})
+    assert names(tmp_path) == []
+
+
+DAMAGED = ["", "[]", "{}", "7", "{", "[" * 100_000, "\0", "\xff", json.dumps(RESULT)[:-9]]
+INCOMPLETE = [{**RESULT, "settings": settings} for settings in (3, {}, {**SETTINGS, "epochs": "3"})]
+INCOMPLETE += [{key: value for key, value in RESULT.items() if key != name} for name in RESULT]
+INCOMPLETE += [{**RESULT, "test_accuracy": "high"}, {**RESULT, "remark": None}]
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, *map(json.dumps, INCOMPLETE)])
+def test_damaged_and_foreign_json_is_refused_by_name(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"run\.json: damaged or foreign \("):
+        read_result(tmp_path / "run.json")
+
+
+HEAD = ",".join(HISTORY)
+DAMAGED_HISTORIES = [
+    f"{HEAD}\n1,x,1,1,1,1\n", f"{HEAD}\n1\n", f"{HEAD}\n1,1,1,1,1,1,1\n", f"{HEAD}\n2,1,1,1,1,1\n",
+    f"{HEAD}\n1,1,1,1,1,1\n1,1,1,1,1,1\n", f"{HEAD}\n1.5,1,1,1,1,1\n", "epoch,seconds\n1,1\n",
+    "train_loss\n1\n", "\0\0\0\0", "\xff\xfe\n1", '"' * 200_001, "x" * 200_001,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED_HISTORIES)
+def test_damaged_and_foreign_csv_is_refused_by_name(tmp_path, content):
+    (tmp_path / "run.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"run\.csv: damaged or foreign \("):
+        read_history(tmp_path / "run.csv")
+
+
+def test_csv_that_lacks_epochs_is_refused(tmp_path):
+    write_history(tmp_path / "run.csv", HISTORY)
+    with pytest.raises(UsageError, match="lacks some of the 4 epochs"):
+        read_history(tmp_path / "run.csv", epochs=4)
+
+
+# The run whose files are there already.
+
+
+def test_unfinished_run_is_only_gone_on_with(tmp_path):
+    files = a_run(tmp_path, None)
+    files.checkpoint_before.write_text("checkpoint")
+    with pytest.raises(UsageError, match=r"not finished: go on with --resume"):
+        find_earlier_run(files, SETTINGS, resume=False)
+    assert find_earlier_run(files, SETTINGS, resume=True)["settings"] == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        ({"epochs": 4}, "add --epochs 3"),
+        ({"limit": 20}, "remove --limit"),
+        ({"sample": True}, "remove --sample"),
+        ({"mixed_precision": True}, "add --no-mixed-precision"),
+        ({"validation": "holdout", "batch_size": 1}, "add --batch-size 64, add --validation test"),
+        ({"experiment": "baseline3"}, "run dropout, not baseline3"),
+    ],
+)
+def test_other_settings_are_refused_with_the_options_to_change(tmp_path, settings, change):
+    files = a_run(tmp_path, None)
+    with pytest.raises(UsageError) as refusal:
+        find_earlier_run(files, {**SETTINGS, **settings}, resume=True)
+    assert str(refusal.value).endswith(f"to go on, {change}")
+
+
+def test_options_that_were_given_before_are_to_be_added(tmp_path):
+    before = {**SETTINGS, "mixed_precision": True, "sample": True, "limit": 50}
+    told = "add --mixed-precision, add --sample, add --limit 50"
+    assert needed_changes(before, SETTINGS) == told
+
+
+def test_damaged_result_is_archived_when_a_new_run_begins(tmp_path):
+    files = a_run(tmp_path, None)
+    files.result.write_text("{")
+    files.checkpoint.write_text("checkpoint")
+    with pytest.raises(UsageError, match=r"Without --resume a new run begins, and .*earlier"):
+        find_earlier_run(files, SETTINGS, resume=True)
+    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
+    assert names(tmp_path) == ["earlier"] and len(names(tmp_path / "earlier")) == 4
+
+
+def test_finished_run_is_archived_without_the_checkpoint_it_left(tmp_path, capsys):
+    files = a_run(tmp_path, "2026-01-02T03:04:05")
+    files.checkpoint.write_text("checkpoint")
+    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
+    assert names(tmp_path) == ["earlier"]
+    date = "run-2026-01-02T030405"
+    assert names(tmp_path / "earlier") == [f"{date}.csv", f"{date}.json", f"{date}.png"]
+    assert "was moved to" in capsys.readouterr().out
+
+
+def test_archived_runs_of_the_same_second_do_not_replace_each_other(tmp_path):
+    for _ in range(3):
+        files = a_run(tmp_path, "2026-01-02T03:04:05")
+        archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
+    assert len(names(tmp_path / "earlier")) == 9
+
+
+def test_run_without_an_epoch_blocks_nothing_and_leaves_nothing(tmp_path):
+    files = RunFiles.of(tmp_path, "run")
+    write_result(files.result, RESULT)
+    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
+    assert names(tmp_path) == ["run.json"]
+
+
+def test_whatever_has_the_names_of_a_run_is_archived(tmp_path):
+    files = a_run(tmp_path, None)
+    files.result.unlink()
+    files.checkpoint.write_text("checkpoint")
+    archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
+    suffixes = sorted(path.suffix for path in (tmp_path / "earlier").iterdir())
+    assert suffixes == [".csv", ".keras", ".png"] and names(tmp_path) == ["earlier"]

@@ -5,12 +5,21 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
+import time
+from functools import partial
 
 import harness
 from conftest import (
+    BLUE,
+    OFFLINE,
+    ORANGE,
     ROOT,
     assert_refused,
     call,
+    colours,
+    ctrl_c_after,
     interrupt_after_first_epoch,
     numbers,
     result,
@@ -20,7 +29,7 @@ from conftest import (
 )
 from harness import Experiment
 from machinery.lock import only_owner
-from machinery.run import operations_per_image
+from machinery.run import name_of_loss, operations_per_image
 from models.vgg import vgg
 
 import keras
@@ -72,13 +81,13 @@ def killed(tmp_path_factory):
 
 def test_new_run_does_not_overwrite_an_unfinished_one(killed):
     before = (killed / "runs" / f"{NAME}.json").read_bytes()
-    assert_refused(call(RANDOM, *FOUR, cwd=killed), "of 4 epochs", "--resume")
+    assert_refused(call(RANDOM, *FOUR, cwd=killed), "not finished", "--resume")
     assert (killed / "runs" / f"{NAME}.json").read_bytes() == before
 
 
 def test_resume_with_other_settings_is_refused(killed):
     ended = call(RANDOM, *FOUR[:-1], 5, "--batch-size", 9, "--resume", cwd=killed)
-    assert_refused(ended, "epochs was 4, not 5", "batch_size was 16, not 9")
+    assert_refused(ended, "add --epochs 4, add --batch-size 16")
 
 
 def test_resume_with_other_images_is_refused(killed, sample, tmp_path):
@@ -127,6 +136,10 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
 ONE = ("--sample", "--limit", 20, "--epochs", 1)
 
 
+def files_of(folder):
+    return sorted(path.name for path in (folder / "runs").iterdir() if path.is_file())
+
+
 def mine():
     return Experiment(tiny_network, 100)
 
@@ -145,22 +158,141 @@ def test_finished_run_is_kept_when_it_is_run_again(tmp_path):
     assert earlier.with_suffix(".png").exists() and earlier.with_suffix(".csv").exists()
 
 
-def test_run_killed_after_its_last_epoch_can_be_resumed(monkeypatch, tmp_path):
+def test_nothing_is_lost_when_the_picture_cannot_be_drawn(monkeypatch, tmp_path):
     def full(*arguments):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
         patch.setattr(harness, "summarize_diagnostics", full)
         assert_refused(train(mine(), *ONE, cwd=tmp_path), "disk full")
-    assert result(tmp_path / "runs" / "mine.json")["finished"] is None
+    accuracy = result(tmp_path / "runs" / "mine.json")["test_accuracy"]
+    assert not (tmp_path / "runs" / "mine.png").exists()
 
     ended = train(mine(), *ONE, "--resume", cwd=tmp_path)
-    assert "Resuming after epoch 1 of 1" in ended.output
-    assert (tmp_path / "runs" / "mine.png").exists()
-    ended = train(mine(), *ONE, "--resume", cwd=tmp_path)
     assert ended.code == 0 and "nothing to resume" in ended.output
-    accuracy = result(tmp_path / "runs" / "mine.json")["test_accuracy"]
     assert f"> {accuracy:.3f} (on 20 training images" in ended.output
+    assert {BLUE, ORANGE} <= colours(tmp_path / "runs" / "mine.png")
+    assert files_of(tmp_path) == ["mine.csv", "mine.json", "mine.png"]
+
+
+def test_run_killed_after_its_last_epoch_can_be_resumed(monkeypatch, tmp_path):
+    with ctrl_c_after(1):
+        assert train(mine(), *ONE, cwd=tmp_path).code == 130
+    assert result(tmp_path / "runs" / "mine.json")["finished"] is None
+    ended = train(mine(), *ONE, "--resume", cwd=tmp_path)
+    assert "Resuming after epoch 1 of 1" in ended.output
+    assert files_of(tmp_path) == ["mine.csv", "mine.json", "mine.png"]
+
+
+THREE = (*ONE[:-1], 3)
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """The folder of a run that was interrupted after two of three epochs."""
+    with ctrl_c_after(2):
+        assert train(mine(), *THREE, cwd=tmp_path).code == 130
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def three_epochs(tmp_path_factory):
+    """The numbers of such a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("three")
+    train(mine(), *THREE, cwd=folder)
+    return numbers(folder / "runs" / "mine.csv")
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(interrupted, three_epochs):
+    checkpoint = interrupted / "mine.checkpoint.keras"
+    checkpoint.write_bytes(bytes(checkpoint.stat().st_size))
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert ended.code == 0, ended.errors
+    assert "mine.checkpoint.keras: damaged or foreign" in ended.output
+    assert "Resuming after epoch 1 of 3" in ended.output
+    assert numbers(interrupted / "mine.csv") == three_epochs
+
+
+def test_run_killed_between_two_checkpoints_goes_on_from_the_one_before(interrupted, three_epochs):
+    (interrupted / "mine.checkpoint.keras").unlink()
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert "Resuming after epoch 1 of 3" in ended.output
+    assert numbers(interrupted / "mine.csv") == three_epochs
+
+
+def test_run_without_a_good_checkpoint_begins_again_and_loses_nothing(interrupted, three_epochs):
+    for name in ("mine.checkpoint.keras", "mine.checkpoint_before.keras"):
+        (interrupted / name).write_text("damaged")
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert ended.code == 0, ended.errors
+    assert "the run begins again" in ended.output
+    assert numbers(interrupted / "mine.csv") == three_epochs
+    (earlier,) = (interrupted / "earlier").glob("*.csv")
+    assert numbers(earlier) == three_epochs[:2]
+
+
+def test_checkpoint_of_another_run_is_refused(interrupted, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    with ctrl_c_after(1):
+        train(mine(), *THREE, cwd=other)
+    recorded = result(interrupted / "mine.json") | {"started": "2026-01-02T00:00:00"}
+    (interrupted / "mine.json").write_text(json.dumps(recorded))
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert_refused(ended, "mine.checkpoint.keras belongs to another run")
+
+
+def test_checkpoint_of_other_layers_is_refused(interrupted):
+    wider = Experiment(partial(tiny_network, 9), 100)
+    ended = train(wider, *THREE, "--resume", cwd=interrupted.parent)
+    assert_refused(ended, "trained with other code")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]"])
+def test_damaged_result_is_explained_and_archived(interrupted, damage):
+    (interrupted / "mine.json").write_text(damage)
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert_refused(ended, "damaged or foreign", "Without --resume a new run begins")
+    assert train(mine(), *THREE, cwd=interrupted.parent).code == 0
+    assert len(list((interrupted / "earlier").iterdir())) == 4
+
+
+def test_loss_that_is_no_number_stops_the_run(tmp_path):
+    hot = keras.optimizers.SGD(1e30)
+    ended = train(Experiment(lambda: tiny_network(optimizer=hot), 9), *THREE, cwd=tmp_path)
+    assert_refused(ended, "in epoch 1", "learning rate", "a tenth")
+    assert "NaN" not in (tmp_path / "runs" / "mine.json").read_text()
+    assert train(mine(), *THREE, cwd=tmp_path).code == 0  # it blocks nothing
+
+
+def test_unforeseen_error_leaves_the_run_as_it_was(tmp_path):
+    class Failing(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise ZeroDivisionError("nobody foresaw this")
+
+    ended = train(Experiment(tiny_network, 9, callbacks=(Failing(),)), *THREE, cwd=tmp_path)
+    assert ended.code == 1 and "Traceback" not in ended.errors
+    assert "ZeroDivisionError: nobody foresaw this" in ended.errors
+    os.unlink(re.search(r"details are in (\S+):", ended.errors)[1])
+    assert len(numbers(tmp_path / "runs" / "mine.csv")) == 1
+    assert (tmp_path / "runs" / "mine.checkpoint.keras").exists()
+
+
+def test_ctrl_c_that_ends_tee_too_still_says_how_to_resume(tmp_path):
+    script = f"{sys.executable} {ROOT}/experiments/baseline1.py --sample --limit 20 --epochs 9999"
+    process = subprocess.Popen(
+        ["bash", "-c", f"{script} | tee log.txt; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path, env={**os.environ, **OFFLINE}, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    checkpoint = tmp_path / "runs" / "baseline1.checkpoint.keras"
+    deadline = time.monotonic() + 100
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=100)[1]
+    assert "run the same command with --resume" in errors
+    assert "Traceback" not in errors and "Broken pipe" not in errors
 
 
 def test_run_interrupted_before_its_first_epoch_is_begun_again(tmp_path):
@@ -250,6 +382,38 @@ def test_run_whose_first_epoch_fails_can_be_started_again(tmp_path):
 
     assert_refused(train(Experiment(define_model, 100), *ONE, cwd=tmp_path), "no memory")
     assert train(mine(), *ONE, "--batch-size", 3, cwd=tmp_path).code == 0
+
+
+# What pictures say.
+
+
+def test_loss_is_called_what_it_is():
+    assert name_of_loss(vgg(blocks=1)) == "cross-entropy"
+    assert name_of_loss(vgg(blocks=1, weight_decay=0.001)) == "cross-entropy + penalty for weights"
+    smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
+    assert name_of_loss(tiny_network(loss=smoothed)) == "cross-entropy to smoothed labels"
+    assert name_of_loss(tiny_network(loss="mse")) == "loss"
+
+
+def drawn(monkeypatch, experiment, *arguments, cwd):
+    """The title and the two y axes of the picture that an experiment leaves."""
+    texts = []
+
+    def look(figure, path):
+        texts.append(figure.get_suptitle())
+        texts.extend(axes.get_ylabel() for axes in figure.axes)
+
+    monkeypatch.setattr(harness, "save_figure", look)
+    assert train(experiment, *arguments, cwd=cwd).code == 0
+    return texts
+
+
+def test_picture_says_what_is_plotted_and_after_how_many_epochs(monkeypatch, tmp_path):
+    title, *axes = drawn(monkeypatch, mine(), *THREE, cwd=tmp_path)
+    assert axes == ["cross-entropy", "accuracy (%)"]
+    assert re.search(r"^mine: test accuracy \S+ % after 3 of 100 epochs\n.*sample", title)
+    title = drawn(monkeypatch, Experiment(tiny_network, 3), *THREE, cwd=tmp_path)[0]
+    assert re.search(r"^mine: test accuracy \S+ % after 3 epochs\n", title)
 
 
 # Multiplications and additions.
