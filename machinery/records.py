@@ -206,15 +206,17 @@ def read_history(path, epochs=None):
     history = {"epoch": []}
     if path.exists():
         with reading(path, MOST_BYTES) as file:
-            for row in list(csv.DictReader(io.TextIOWrapper(file, newline="")))[:epochs]:
+            rows = csv.DictReader(io.TextIOWrapper(file, newline=""))
+            columns = set(rows.fieldnames or ())
+            complete = any(COLUMNS | others <= columns for others in TEST_OR_VALIDATION)
+            if not complete and columns != {"epoch"}:  # which stands alone before the first epoch
+                raise ValueError("not the history of a run: columns are missing")
+            for row in list(rows)[:epochs]:
                 for column, value in row.items():
                     number = int(value) if column == "epoch" else float(value)
                     history.setdefault(column, []).append(number)
             if history["epoch"] != list(range(1, len(history["epoch"]) + 1)):
                 raise ValueError("its epochs are not 1, 2, 3 and so on")
-            complete = any(COLUMNS | others <= set(history) for others in TEST_OR_VALIDATION)
-            if history["epoch"] and not complete:
-                raise ValueError("not the history of a run: columns are missing")
     if epochs and len(history["epoch"]) < epochs:
         raise UsageError(f"{path} lacks some of the {epochs} epochs that are done: can't resume")
     return history

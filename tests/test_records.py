@@ -133,7 +133,7 @@ HEAD = ",".join(HISTORY)
 DAMAGED_HISTORIES = [
     f"{HEAD}\n1,x,1,1,1,1\n", f"{HEAD}\n1\n", f"{HEAD}\n1,1,1,1,1,1,1\n", f"{HEAD}\n2,1,1,1,1,1\n",
     f"{HEAD}\n1,1,1,1,1,1\n1,1,1,1,1,1\n", f"{HEAD}\n1.5,1,1,1,1,1\n", "epoch,seconds\n1,1\n",
-    "train_loss\n1\n", "\0\0\0\0", "\xff\xfe\n1", '"' * 200_001, "x" * 200_001,
+    "train_loss\n1\n", "", "\0\0\0\0", "\xff\xfe\n1", '"' * 200_001, "x" * 200_001,
 ]  # fmt: skip
 
 
