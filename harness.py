@@ -79,7 +79,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
     """
     with begin_run(save_as or name, name, experiment, options) as run:
         if run.finished:  # --resume, but all that may be left to do is to draw
-            summarize_diagnostics(*run.picture())
+            summarize_diagnostics(*run.picture)
             run.finish()
             return
 
@@ -129,7 +129,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         if save_model:
             save_model(model, result)
         run.save_result()
-        summarize_diagnostics(*run.picture())
+        summarize_diagnostics(*run.picture)
         run.finish()
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from data.cifar10 import MOST_ARCHIVE_BYTES, SAMPLE, read_archive, read_npz, read_path
 from machinery.callbacks import duration
+from machinery.environment import KERAS_HOME
 from machinery.errors import UsageError
 from machinery.files import blame, reading, remove_partial_files, replace_when_complete
 from machinery.lock import only_owner
@@ -26,14 +27,7 @@ SECONDS_TO_JUDGE = 10  # after which its rate tells how long the rest will take
 MOST_SECONDS = 300  # that this may be, as long as there is another source
 
 
-def keras_datasets():
-    """Return the folder where Keras keeps datasets; as Keras, without a home in a temporary one."""
-    home = os.path.expanduser("~")
-    home = home if os.access(home, os.W_OK) else tempfile.gettempdir()
-    return Path(os.environ.get("KERAS_HOME", f"{home}/.keras")).expanduser() / "datasets"
-
-
-KERAS_DATASETS = keras_datasets()
+KERAS_DATASETS = KERAS_HOME / "datasets"
 CACHE = KERAS_DATASETS / "cifar10-verified.npz"
 
 # What `keras.datasets.cifar10.load_data()` leaves there: archive and folder, of Keras 3 and 2.

@@ -4,11 +4,13 @@ The packages `data`, `machinery` and `models` import it before anything else of 
 imports one of their modules has it.
 """
 
+import importlib.util
 import math
 import os
 import platform
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +44,12 @@ def usable_cores():
     return max(1, cores)
 
 
+def default_keras_home():
+    """Return where Keras keeps data and weights: in the user's home, if there is one."""
+    home = os.path.expanduser("~")
+    return os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(), ".keras")
+
+
 if is_our_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave_at_once)  # until `machinery.errors.readable_errors` begins
 
@@ -66,22 +74,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
 
-# Keras is the same for everyone, too: keras.json may ask for another backend, data format or
-# precision, and variables for fewer epochs.
+# Keras's settings are its own defaults: the user's keras.json may ask for another backend, data
+# format or precision, and variables for fewer epochs. Where the user keeps data and weights stays
+# known, to processes that this one starts, too.
+SETTINGS_OF_KERAS = str(Path(__file__).with_name("keras_home"))
+if os.environ.get("KERAS_HOME") != SETTINGS_OF_KERAS:
+    os.environ["USERS_KERAS_HOME"] = os.environ.get("KERAS_HOME") or default_keras_home()
+    os.environ["KERAS_HOME"] = SETTINGS_OF_KERAS
+KERAS_HOME = Path(os.environ["USERS_KERAS_HOME"]).expanduser()
 os.environ["KERAS_BACKEND"] = "tensorflow"
-try:
-    import keras
-except Exception as error:  # it is not installed, or its settings make no sense
-    if not is_our_script():
-        raise
+for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
+    os.environ.pop(name, None)
+
+if is_our_script() and not importlib.util.find_spec("keras"):
     print(
-        f"{Path(sys.argv[0]).name}: error: Keras can't be imported ({error}): is the environment "
-        "active, `source .venv/bin/activate`? Does Keras accept its settings, ~/.keras/keras.json?",
+        f"{Path(sys.argv[0]).name}: error: Keras is not installed here: activate the environment "
+        "first, `source .venv/bin/activate`; the README says how to make it",
         file=sys.stderr,
     )
     sys.exit(2)
-keras.config.set_image_data_format("channels_last")
-keras.config.set_floatx("float32")
-keras.config.set_epsilon(1e-7)
-keras.config.set_max_epochs(None)
-keras.config.set_max_steps_per_epoch(None)

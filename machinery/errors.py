@@ -8,8 +8,6 @@ import tempfile
 import traceback
 from pathlib import Path
 
-import tensorflow as tf
-
 
 class UsageError(Exception):
     """The user asked for what can't be done; the message says why and what to do instead."""
@@ -35,11 +33,11 @@ def readable_errors():
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
         leave(2, f"{script}: error: {what}")
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        leave(2, f"{script}: error: too little memory: try a smaller --batch-size, or --limit")
     except KeyboardInterrupt:
         leave(130)
     except Exception as error:
+        if type(error).__name__ in ("MemoryError", "ResourceExhaustedError"):  # TensorFlow's
+            leave(2, f"{script}: error: too little memory: try a smaller --batch-size, or --limit")
         with tempfile.NamedTemporaryFile(
             "w", prefix=f"{script}-", suffix=".txt", delete=False
         ) as file:

@@ -256,8 +256,9 @@ class Run:
         """Return what has to be said beside the accuracy, "" if nothing."""
         return join_remarks(self.result["remark"], stopped_early(self.result))
 
+    @property
     def picture(self):
-        """Return what `summarize_diagnostics` draws: history, path, title, name of the loss."""
+        """What `summarize_diagnostics` draws: history, path, title, name of the loss."""
         trained, usual = len(self.history["epoch"]), self.experiment.epochs
         of_usual = "" if trained == usual else f" of {usual}"
         accuracy = f"test accuracy {self.result['test_accuracy']:.2f} %"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from conftest import OFFLINE, ROOT, TINY, finish, run, start
+from conftest import OFFLINE, ROOT, TINY, finish, start
 from machinery.environment import usable_cores
 
 import pytest
@@ -44,14 +44,15 @@ def test_what_the_user_has_set_for_tensorflow_is_kept():
     assert environment(**given)[:2] == ["0", "1"]
 
 
-def test_what_the_user_has_set_for_pictures_and_keras_changes_nothing(tmp_path):
+KERAS_JSON = {
+    "backend": "jax", "image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [json.dumps(KERAS_JSON), '{"floatx": "float9"}', "[", "[7]"])
+def test_what_the_user_has_set_for_pictures_and_keras_changes_nothing(tmp_path, content):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: TkAgg\nfont.size: 40\n")
-    (tmp_path / "keras.json").write_text(
-        json.dumps(
-            {"backend": "jax", "image_data_format": "channels_first", "floatx": "float64",
-             "epsilon": 0.1}
-        )
-    )  # fmt: skip
+    (tmp_path / "keras.json").write_text(content)
     given = {
         "MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "1",
@@ -59,12 +60,22 @@ def test_what_the_user_has_set_for_pictures_and_keras_changes_nothing(tmp_path):
     assert environment(**given) == USUAL
 
 
-def test_settings_that_keras_refuses_are_told_in_one_line(tmp_path):
-    (tmp_path / "keras.json").write_text('{"floatx": "float9"}')
-    ended = run("compare.py", cwd=tmp_path, KERAS_HOME=str(tmp_path))
-    assert ended.code == 2 and "Traceback" not in ended.errors
-    (line,) = [line for line in ended.errors.splitlines() if "error: " in line]
-    assert "float9" in line and "keras.json" in line
+def test_missing_keras_is_explained(tmp_path):
+    command = [sys.executable, "-S", ROOT / "compare.py"]  # -S: without installed packages
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "compare.py: error: Keras is not installed here" in ended.stderr
+
+
+@pytest.mark.parametrize(("given", "home"), [("~/mine", "~/mine"), (None, "~/.keras")])
+def test_where_the_user_keeps_data_stays_known_to_child_processes(given, home):
+    ask = "from machinery.environment import KERAS_HOME; print(KERAS_HOME)"
+    code = f"{ask}\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}])"
+    environment = {**os.environ, "KERAS_HOME": given or ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert ended.stdout.split() == [os.path.expanduser(home)] * 2, ended.stderr
 
 
 HOSTILE = {

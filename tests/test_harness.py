@@ -4,8 +4,8 @@ import re
 
 import harness
 from conftest import BLUE, ORANGE, TINY, colours, numbers, result, tiny_network, train
-from data.cifar10 import DatasetError
 from harness import Experiment, load_dataset, prep_pixels, summarize_diagnostics
+from machinery.errors import UsageError
 from models.vgg import vgg
 from test_records import HISTORY
 
@@ -41,7 +41,7 @@ def test_limit_keeps_the_classes_balanced(sample):
 
 
 def test_limit_above_the_data_is_refused(sample):
-    with pytest.raises(DatasetError, match="above the 1,000 training images"):
+    with pytest.raises(UsageError, match="above the 1,000 training images"):
         load_dataset(sample, limit=1001)
 
 

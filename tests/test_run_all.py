@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from conftest import TINY, assert_refused, call, finish, numbers, result, start
+from conftest import TINY, assert_refused, call, ctrl_c_after, finish, numbers, result, start
 from machinery.lock import owner_of
 
 import pytest
@@ -66,8 +66,8 @@ def test_killed_runner_waits_for_the_run_it_has_left_behind(tmp_path):
 
 
 def test_failed_run_is_told_and_the_others_go_on(tmp_path):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/baseline1.json").write_text("damaged")
+    with ctrl_c_after(1):  # unfinished, and of other settings: in the way
+        call("experiments/baseline1.py", *TINY, "--epochs", 2, cwd=tmp_path)
     arguments = ("run_all.py", "baseline1", "baseline2", *TINY, "--epochs", 1)
     ended = call(*arguments, cwd=tmp_path)
     assert ended.code == 2
