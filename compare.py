@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from experiments import EXPERIMENTS
+from extensions import EXTENSIONS
 from machinery.errors import UsageError, readable_errors
 from machinery.figures import save_figure
 from machinery.options import RUNS, add_out, command, parse_options, script_parser
@@ -63,8 +64,8 @@ def read_runs(folders):
             labels.append((label, [(result, history) for _, result, history in together]))
 
     def place_in_tutorial(label):
-        name = label[1][0][0]["settings"]["experiment"]
-        return EXPERIMENTS.index(name) if name in EXPERIMENTS else len(EXPERIMENTS)
+        name, names = label[1][0][0]["settings"]["experiment"], (*EXPERIMENTS, *EXTENSIONS)
+        return names.index(name) if name in names else len(names)
 
     return sorted(labels, key=place_in_tutorial)
 

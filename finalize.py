@@ -6,6 +6,7 @@ By default the model of baseline3, as in the tutorial; --experiment takes any ot
 from pathlib import Path
 
 from experiments import EXPERIMENTS, load_experiment
+from extensions import EXTENSIONS
 from harness import run_experiment
 from machinery.errors import UsageError, readable_errors
 from machinery.files import remove_partial_files
@@ -16,8 +17,9 @@ from machinery.options import add_model, command, option_parser, parse_options, 
 
 def main():
     parser = option_parser("as the experiment")
-    parser.add_argument("--experiment", choices=EXPERIMENTS, default="baseline3", metavar="NAME",
-        help=f"whose model: {', '.join(EXPERIMENTS)} (%(default)s)")  # fmt: skip
+    names = *EXPERIMENTS, *EXTENSIONS
+    parser.add_argument("--experiment", choices=names, default="baseline3", metavar="NAME",
+        help=f"whose model: {', '.join(names)} (%(default)s)")  # fmt: skip
     add_model(parser, "where to save the model")
     options = parse_options(parser)
     model_path = Path(options.model)

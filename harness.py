@@ -42,6 +42,11 @@ class Experiment(NamedTuple):
         callbacks: any of Keras's, or your own; they see Keras's logs (`val_loss`, `val_accuracy`).
         test_time_augmentation: function of the trained model that returns the compiled model to be
             tested in its place.
+        learning_rate: function of the steps per epoch and the number of epochs that returns one of
+            `keras.optimizers.schedules`, or your own, for the model's optimizer. Schedules count
+            steps, and how many there are depends on images and options.
+        validation: what is evaluated after each epoch, "test" or "holdout", unless `--validation`
+            says otherwise.
     """
 
     define_model: Callable
@@ -52,6 +57,8 @@ class Experiment(NamedTuple):
     initialize: Callable | None = None
     callbacks: tuple = ()
     test_time_augmentation: Callable | None = None
+    learning_rate: Callable | None = None
+    validation: str = "test"
 
 
 def run_test_harness(script, experiment):
@@ -88,7 +95,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         # The tutorial evaluates on the test set after each epoch. To choose between models, take
         # --validation holdout, which sets a tenth of the training images aside for that.
         valX, valY = testX, testY
-        if options.validation == "holdout":
+        if run.validation == "holdout":
             (trainX, trainY), (valX, valY) = hold_out(trainX, trainY)
 
         # 2. Prepare the pixels: each batch calls prep_pixels when it is needed.
@@ -103,6 +110,8 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         # Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
         keras.config.set_dtype_policy("mixed_bfloat16" if options.mixed_precision else "float32")
         model = experiment.define_model()
+        if experiment.learning_rate:
+            model.optimizer.learning_rate = experiment.learning_rate(len(train), run.epochs)
         if experiment.initialize:
             experiment.initialize(model, trainX)
         model = run.resume_if_interrupted(model)

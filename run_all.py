@@ -15,7 +15,8 @@ import sys
 import time
 
 import compare
-from experiments import EXPERIMENTS, TUTORIAL, load_experiment
+from experiments import EXPERIMENTS, TUTORIAL, load_experiment, room_of
+from extensions import EXTENSIONS, FROM_SCRATCH
 from machinery.callbacks import duration
 from machinery.errors import UsageError, readable_errors
 from machinery.lock import owner_of
@@ -75,7 +76,8 @@ class Job:
 
     def start(self, cores):
         """Start the process that a user would start, on some of the processor's cores."""
-        words = [sys.executable, str(ROOT / "experiments" / f"{self.name}.py"), *self.arguments]
+        script = ROOT / room_of(self.name) / f"{self.name}.py"
+        words = [sys.executable, str(script), *self.arguments]
         words += ["--resume"] if self.result() else []
         self.cores, self.epochs_before = cores, len(self.epoch_seconds())
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +165,9 @@ def parse_command_line():
     parser = script_parser("%(prog)s [options] [EXPERIMENT ...]")
     add = parser.add_argument
     add("experiments", nargs="*", default=TUTORIAL, metavar="EXPERIMENT",
-        help=f"{', '.join(EXPERIMENTS)}, or all (the tutorial's nine)")  # fmt: skip
+        help=f"{', '.join((*EXPERIMENTS, *EXTENSIONS))}; all stands for those of experiments/, "
+        "extensions for those of extensions/ that need no weights of another network (the "
+        "tutorial's nine)")  # fmt: skip
     add("--seeds", type=seed_list, default="0", metavar="N,N,...",
         help="a run for each of them (%(default)s)")  # fmt: skip
     cores = len(os.sched_getaffinity(0))
@@ -178,10 +182,11 @@ def parse_command_line():
     if training.seed or training.resume:
         parser.error("--seed and --resume are options of single experiments: here it is --seeds")
     options = parser.parse_args(others)
-    if unknown := set(options.experiments) - {*EXPERIMENTS, "all"}:
+    groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH}
+    if unknown := set(options.experiments) - {*EXPERIMENTS, *EXTENSIONS, *groups}:
         parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
-    if "all" in options.experiments:
-        options.experiments = EXPERIMENTS
+    names = [name for word in options.experiments for name in groups.get(word, [word])]
+    options.experiments = list(dict.fromkeys(names))
     options.out = training.out
     writable_folder(parser, "--out", options.out)
     return options, words_of(training, training_parser)

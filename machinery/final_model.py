@@ -10,6 +10,7 @@ from machinery.errors import UsageError
 from machinery.files import dated, reading, replace_when_complete
 from machinery.options import command
 from machinery.records import RESULT_FORM, SETTINGS_FORM, require
+from models.pretrained import Preprocessing  # noqa: F401 - a saved model may contain it
 
 import h5py
 import keras

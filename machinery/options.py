@@ -41,16 +41,18 @@ def option_parser(epochs):
     add("--epochs", type=whole_number(1), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
     add("--batch-size", type=whole_number(1), metavar="N",
-        help="images per step (64; speedrun.py: 512; a quarter of that with --sample)")  # fmt: skip
+        help="images per step (64; batch_256.py: 256, speedrun.py: 512; a quarter of that with "
+        "--sample)")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="same seed, same machine: same numbers (%(default)s); other seeds have a folder of "
         "their own, DIR/seed_N")  # fmt: skip
     add("--limit", type=whole_number(20), metavar="N",
         help="use N training images, and N/5 test images, as many of each class")  # fmt: skip
     add_mixed_precision(parser)
-    add("--validation", choices=("test", "holdout"), default="test",
+    add("--validation", choices=("test", "holdout"),
         help="what is evaluated after each epoch: the test set, as the tutorial does, or a tenth "
-        "of the training images, so that the test set is used once, at the end")  # fmt: skip
+        "of the training images, so that the test set is used once, at the end (test; "
+        "early_stopping.py and reduce_on_plateau.py: holdout)")  # fmt: skip
     add_out(parser)
     add("--resume", action="store_true",
         help="go on with an interrupted run after its last finished epoch")  # fmt: skip
@@ -92,6 +94,12 @@ def add_out(parser):
 def add_model(parser, purpose="the model that finalize.py saved"):
     parser.add_argument("--model", type=os.path.expanduser, default=FINAL_MODEL, metavar="FILE",
         help=f"{purpose} (%(default)s)")  # fmt: skip
+
+
+def add_weights(parser):
+    parser.add_argument("--weights", default="imagenet", metavar="FILE",
+        help="what the network has learned of ImageNet, as Keras saves it without the dense layers "
+        "(default: Keras's download, kept for later)")  # fmt: skip
 
 
 def parse_options(parser):

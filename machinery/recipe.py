@@ -36,6 +36,8 @@ def recipe_of(experiment, model):
     parts["loss"] = keras.saving.serialize_keras_object(model.loss)
     for field in ("augment", "initialize", "test_time_augmentation", "callbacks"):
         parts[field] = describe(getattr(experiment, field))
+    if experiment.learning_rate:  # checkpoints from before there was this field lack it
+        parts["learning_rate"] = describe(experiment.learning_rate)
     recipe = json.loads(json.dumps(dict(flatten(parts)), default=str))
     return {name: labels.get(str(value), value) for name, value in recipe.items()}
 

@@ -79,7 +79,7 @@ class Run:
 
     Attributes:
         files: a `RunFiles`. settings: what may not change when it is resumed.
-        epochs, batch_size: as the options or the experiment say.
+        epochs, batch_size, validation: as the options or the experiment say.
         epochs_trained: how many are done. last_epoch: the one to stop after, at the latest.
         history: a list for each column of NAME.csv. result: what goes into NAME.json.
         cifar10: the images. evaluated_on: "test" or "validation".
@@ -93,17 +93,18 @@ class Run:
         self.epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.epochs)
         divisor = SAMPLE_BATCH_DIVISOR if options.sample else 1
         self.batch_size = options.batch_size or experiment.batch_size // divisor
+        self.validation = options.validation or experiment.validation
         self.settings = {
             "experiment": experiment_name,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "seed": options.seed,
             "mixed_precision": options.mixed_precision,
-            "validation": options.validation,
+            "validation": self.validation,
             "sample": options.sample,
             "limit": options.limit,
         }
-        self.evaluated_on = "validation" if options.validation == "holdout" else "test"
+        self.evaluated_on = "validation" if self.validation == "holdout" else "test"
         self.epochs_trained, self.last_epoch = 0, self.epochs
         self.history, self.callback_states = {"epoch": []}, []
         self.finished = False

@@ -14,11 +14,11 @@ def vgg(
 ):
     """Build and compile a small VGG network for 32x32 colour images in ten classes.
 
-    The number of filters doubles from block to block: 32, 64, 128. A hidden dense layer of 128
-    units and an output layer of ten follow.
+    The number of filters doubles from block to block: 32, 64, 128 and so on. A hidden dense layer
+    of 128 units and an output layer of ten follow.
 
     Args:
-        blocks: number of blocks, at least 1; see `vgg_block`.
+        blocks: number of blocks, 1 to 5; see `vgg_block`.
         dropout_rates: fractions of values set to zero in training, in [0, 1): one for the end of
             each block and a last one for the hidden dense layer, so `blocks + 1` of them
             (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html). None for no

@@ -134,9 +134,33 @@ def test_edited_settings_of_callbacks_are_named():
     assert edited(experiment(), experiment(callbacks=experiment().callbacks[::-1])) != []
 
 
-@pytest.mark.parametrize("field", ["initialize", "test_time_augmentation"])
+@pytest.mark.parametrize("field", ["initialize", "test_time_augmentation", "learning_rate"])
 def test_other_parts_of_an_experiment_count_too(field):
     assert edited(experiment(), experiment(**{field: print})) != []
+
+
+SCHEDULE = """
+import keras
+class Mine(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return {}
+def learning_rate(steps_per_epoch, epochs):
+    return Mine()
+"""
+
+
+def test_edited_class_of_a_schedule_is_named(tmp_path):
+    one, other = (
+        from_file(tmp_path / f"{k}.py", SCHEDULE.format(k), "learning_rate") for k in (1, 2)
+    )
+    assert edited(experiment(learning_rate=one), experiment(learning_rate=other)) == [
+        "the code of learning_rate.Mine was edited"
+    ]
+
+
+def test_checkpoints_from_before_there_were_schedules_are_still_resumed():
+    parts = experiment()
+    assert "learning_rate" not in recipe_of(parts, parts.define_model())
 
 
 def test_differences_are_told_in_words():

@@ -14,7 +14,7 @@ FOLDERS = [
     for folder in (ROOT, *(ROOT / name for name in ("experiments", "extensions", "benchmarks")))
     if folder.is_dir()
 ]
-PACKAGES = ("data", "machinery", "models", "experiments")
+PACKAGES = ("data", "machinery", "models", "experiments", "extensions")
 
 
 def scripts():

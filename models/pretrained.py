@@ -1,0 +1,65 @@
+"""A network that has learned ImageNet before."""
+
+from machinery.errors import UsageError
+
+import keras
+from keras import layers
+
+VGG16_WEIGHTS = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+)
+
+
+@keras.saving.register_keras_serializable()  # so that saved models can be loaded
+class Preprocessing(layers.Layer):
+    """Turns images in [0, 1] into what VGG-16 has learned from.
+
+    That is blue, green and red in 0..255, less their means in ImageNet.
+    """
+
+    def call(self, images):
+        return keras.applications.vgg16.preprocess_input(255 * images)
+
+
+def pretrained_vgg16(weights, trainable, learning_rate):
+    """Build and compile the convolutions of VGG-16, with dense layers of 128 and ten units.
+
+    Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
+
+    Args:
+        weights: of the convolutions: a file, or "imagenet" for Keras's download, kept for later.
+        trainable: whether the convolutions learn; the layers after them always do.
+        learning_rate: of Adam.
+
+    Returns:
+        A compiled `keras.Model` from float32 images (n, 32, 32, 3) in [0, 1] to float32 class
+        probabilities (n, 10).
+
+    Raises:
+        UsageError: if the weights can't be had, or are not those of VGG-16's convolutions.
+    """
+    inputs = keras.Input(shape=(32, 32, 3))
+    x = Preprocessing(dtype="float32")(inputs)
+    try:
+        vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
+    except Exception as error:  # Keras raises nothing narrower when the download fails
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"can't load weights of VGG-16 from {weights} ({reason}): download {VGG16_WEIGHTS} "
+            "and name the file with --weights, or put it into ~/.keras/models"
+        ) from error
+    vgg16.trainable = trainable
+
+    x = layers.Flatten()(vgg16.output)
+    x = layers.Dense(128, activation="relu", kernel_initializer="he_uniform")(x)
+    # The softmax stays in float32 even if the layers before it compute in bfloat16.
+    outputs = layers.Dense(10, activation="softmax", dtype="float32")(x)
+
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
