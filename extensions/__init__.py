@@ -17,6 +17,8 @@ FROM_SCRATCH = (
     "dropout_30",
     "weight_decay_01",
     "weight_decay_1",
+    "weight_decay_augmentation",
+    "random_erasing",
     "batch_256",
     "batch_256_scaled",
 )

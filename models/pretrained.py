@@ -1,6 +1,7 @@
 """A network that has learned ImageNet before."""
 
-from machinery.errors import UsageError
+from machinery.environment import KERAS_HOME
+from machinery.errors import UsageError, first_line
 
 import keras
 from keras import layers
@@ -42,12 +43,15 @@ def pretrained_vgg16(weights, trainable, learning_rate):
     inputs = keras.Input(shape=(32, 32, 3))
     x = Preprocessing(dtype="float32")(inputs)
     try:
+        if weights == "imagenet":
+            weights = keras.utils.get_file(
+                origin=VGG16_WEIGHTS, cache_dir=KERAS_HOME, cache_subdir="models"
+            )
         vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
     except Exception as error:  # Keras raises nothing narrower when the download fails
-        reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"can't load weights of VGG-16 from {weights} ({reason}): download {VGG16_WEIGHTS} "
-            "and name the file with --weights, or put it into ~/.keras/models"
+            f"can't load weights of VGG-16 from {weights} ({first_line(error)}): download "
+            f"{VGG16_WEIGHTS} and name the file with --weights"
         ) from error
     vgg16.trainable = trainable
 

@@ -29,8 +29,8 @@ def vgg(
             (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
         optimizer: a Keras optimizer. None for stochastic gradient descent with learning rate 0.001
             and momentum 0.9.
-        preprocessing: Keras layers that change the images before the first block, such as data
-            augmentation, which acts in training only.
+        preprocessing: Keras layers that change the images before the first block: augmentation,
+            which acts in training only, or another scaling of the pixels.
 
     Returns:
         A compiled `keras.Model` from float32 images (n, 32, 32, 3) in [0, 1] to float32 class

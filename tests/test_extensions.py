@@ -6,6 +6,7 @@ import run_all
 from conftest import (
     ROOT,
     TINY,
+    a_result,
     assert_refused,
     call,
     ctrl_c_after,
@@ -20,6 +21,7 @@ from extensions import EXTENSIONS, FROM_SCRATCH
 from extensions.cyclical_learning_rate import TriangularCycles
 from harness import load_dataset
 from machinery.final_model import load_final_model, save_final_model
+from models import pretrained
 
 import keras
 import numpy as np
@@ -52,6 +54,12 @@ def test_docstring_has_a_source_and_promises_no_accuracy_of_the_tutorials(name):
 # One change each.
 
 
+def preprocessing_of(model):
+    """The layers before the first convolution."""
+    kinds = [type(layer).__name__ for layer in model.layers[1:]]
+    return kinds[: kinds.index("Conv2D")]
+
+
 def facts(experiment):
     """What there is to change in baseline3."""
     model = experiment.define_model()
@@ -60,7 +68,7 @@ def facts(experiment):
     rates = [layer.rate for layer in model.layers if isinstance(layer, layers.Dropout)]
     return {
         "parameters": model.count_params(),
-        "first layer": type(model.layers[1]).__name__,
+        "preprocessing": preprocessing_of(model),
         "optimizer": type(model.optimizer).__name__,
         "momentum": getattr(model.optimizer, "momentum", None),
         "learning rate": round(float(model.optimizer.learning_rate), 6),
@@ -80,11 +88,12 @@ FOUR = 550_570 - 2049 * 128 + 1153 * 256 + 2305 * 256 + 1025 * 128
 FIVE = FOUR - 1025 * 128 + 2305 * 512 + 4609 * 512 + 513 * 128
 ADAM = {"optimizer": "Adam", "momentum": None}
 HELD_OUT = {"validation": "holdout"}
+FLIP_AND_SHIFT = ["RandomFlip", "RandomTranslation"]
 CHANGES = {
     "baseline4": {"parameters": FOUR},
     "baseline5": {"parameters": FIVE},
-    "centering": {"first layer": "Normalization"},
-    "standardization": {"first layer": "Normalization"},
+    "centering": {"preprocessing": ["Normalization"]},
+    "standardization": {"preprocessing": ["Normalization"]},
     "learning_rate_01": {"learning rate": 0.01},
     "learning_rate_0001": {"learning rate": 0.0001},
     "adam": ADAM,
@@ -97,6 +106,8 @@ CHANGES = {
     "dropout_30": {"dropout": {0.3}},
     "weight_decay_01": {"decay": {0.01}},
     "weight_decay_1": {"decay": {0.1}},
+    "weight_decay_augmentation": {"decay": {0.001}, "preprocessing": FLIP_AND_SHIFT},
+    "random_erasing": {"preprocessing": [*FLIP_AND_SHIFT, "RandomErasing"]},
     "batch_256": {"batch size": 256},
     "batch_256_scaled": {"batch size": 256, "learning rate": 0.004},
 }
@@ -113,6 +124,17 @@ def test_four_and_five_blocks_leave_2x2_pixels_and_one():
         model = load_experiment(name).define_model()
         (flatten,) = (layer for layer in model.layers if isinstance(layer, layers.Flatten))
         assert flatten.input.shape == (None, *left)
+
+
+def test_erasing_hides_a_rectangle_of_every_second_image(photos):
+    (erase,) = (
+        layer
+        for layer in load_experiment("random_erasing").define_model().layers
+        if isinstance(layer, layers.RandomErasing)
+    )
+    changed = (np.abs(erase(photos, training=True) - photos) > 1e-6).any(axis=(1, 2, 3))
+    assert 0.25 < changed.mean() < 0.75
+    np.testing.assert_array_equal(erase(photos, training=False), photos)
 
 
 # As scripts.
@@ -414,8 +436,7 @@ def test_resumed_transfer_needs_its_first_weights_no_more(tmp_path, weights):
 def test_transferred_model_is_saved_and_loaded(tmp_path, weights, photos):
     model = transfer("transfer_vgg16", weights)
     before = model.predict(photos, verbose=0)
-    record = {"settings": {"experiment": "transfer_vgg16", "epochs": 20}}
-    save_final_model(model, record, tmp_path / "final_model.h5")
+    save_final_model(model, a_result("transfer_vgg16", 20), tmp_path / "final_model.h5")
     loaded, _ = load_final_model(tmp_path / "final_model.h5")
     np.testing.assert_allclose(loaded.predict(photos, verbose=0), before, atol=1e-5)
 
@@ -423,7 +444,7 @@ def test_transferred_model_is_saved_and_loaded(tmp_path, weights, photos):
 @pytest.mark.parametrize("script", [f"extensions/{name}.py" for name in TRANSFER])
 def test_missing_weights_are_told_in_one_line(tmp_path, monkeypatch, script):
     one = (*TINY, "--epochs", 1)
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # nothing is cached
+    monkeypatch.setattr(pretrained, "KERAS_HOME", tmp_path)  # where nothing is cached
     ended = call(script, *one, cwd=tmp_path)
     assert_refused(ended, "imagenet", "URL fetch failure", "--weights", "notop.h5")
     ended = call(script, *one, "--weights", "nowhere.h5", cwd=tmp_path)

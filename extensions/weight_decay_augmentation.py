@@ -1,0 +1,27 @@
+"""Weight decay and augmentation: the penalty of weight_decay on the images of augmentation.
+
+Alone, this penalty changes little. Does it add to what augmentation does, as dropout does?
+
+Idea: Krogh and Hertz 1991,
+https://papers.nips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
+
+from experiments.augmentation import flip_and_shift
+from harness import Experiment, run_test_harness
+from models.vgg import vgg
+
+
+def define_model():
+    return vgg(blocks=3, weight_decay=0.001, preprocessing=flip_and_shift())
+
+
+EXPERIMENT = Experiment(define_model, epochs=100)
+
+
+if __name__ == "__main__":
+    run_test_harness(__file__, EXPERIMENT)
