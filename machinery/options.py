@@ -97,7 +97,7 @@ def add_model(parser, purpose="the model that finalize.py saved"):
 
 
 def add_weights(parser):
-    parser.add_argument("--weights", default="imagenet", metavar="FILE",
+    parser.add_argument("--weights", type=os.path.expanduser, default="imagenet", metavar="FILE",
         help="what the network has learned of ImageNet, as Keras saves it without the dense layers "
         "(default: Keras's download, kept for later)")  # fmt: skip
 
