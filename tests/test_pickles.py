@@ -159,6 +159,10 @@ def test_crafted_pickles_are_refused_without_taking_memory(name):
         tracemalloc.stop()
 
 
+def test_pickle_of_more_parts_than_a_batch_has_is_not_read_to_its_end():
+    refused(MANY + b"and what follows is no pickle", "too many parts")
+
+
 def test_nested_keys_and_shapes_are_not_looked_into(batch):
     tuples = b"K\x01q\x00" + b"h\x00h\x00\x86q\x00" * 200
     pickled = python_2_batch(batch[b"data"], batch[b"labels"])
