@@ -5,26 +5,78 @@ deviation, the pictures draw them in one colour.
 """
 
 import os
+import shlex
+import sys
+from argparse import Namespace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
-from experiments import EXPERIMENTS
+from experiments import EXPERIMENTS, origin_of
 from extensions import EXTENSIONS
 from machinery.errors import UsageError, readable_errors
 from machinery.figures import save_figure
-from machinery.options import RUNS, add_out, command, parse_options, script_parser
+from machinery.options import (
+    RUNS,
+    add_out,
+    command,
+    option_parser,
+    parse_options,
+    script_parser,
+    words_of,
+)
 from machinery.records import join_remarks, read_history, read_result, stopped_early
+from machinery.run import Run
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
 
-def read_runs(folders):
-    """Return the runs in the folders as `[(label, [(result, history), ...]), ...]`.
+class Row(NamedTuple):
+    """Runs that differ in nothing but the seed: a row of the table, a colour in the pictures.
 
-    Runs that differ in nothing but the seed share a label. They come in the tutorial's order, and
-    after them all others.
+    Fields:
+        name: of their files, after that of their folder if several folders are compared.
+        results, histories: what the NAME.json and NAME.csv of each run say.
+    """
+
+    name: str
+    results: list
+    histories: list
+
+    @property
+    def label(self):
+        return self.name + (f" ({len(self.results)} seeds)" if len(self.results) > 1 else "")
+
+    @property
+    def settings(self):
+        return self.results[0]["settings"]
+
+    def measured(self):
+        """Return the mean accuracy at the end in percent, and its standard deviation.
+
+        None for an accuracy that is not known, as the runs are not finished, and for a standard
+        deviation that needs more runs than one.
+        """
+        accuracies = [result["test_accuracy"] for result in self.results if result["finished"]]
+        deviation = stdev(accuracies) if len(accuracies) > 1 else None
+        return mean(accuracies) if accuracies else None, deviation
+
+    def epochs_trained(self):
+        return len(self.histories[0]["epoch"])
+
+    def remark(self):
+        """Say why these should not be compared with other runs, "" if nothing speaks against it."""
+        result = self.results[0]
+        unfinished = "" if result["finished"] else "unfinished, go on with --resume"
+        return join_remarks(unfinished, result["remark"], stopped_early(result))
+
+
+def read_runs(folders):
+    """Return the runs in the folders as a list of `Row`.
+
+    They come in the tutorial's order, and after them all others.
 
     Raises:
         UsageError: if a folder is missing, or none of them holds a run.
@@ -40,7 +92,7 @@ def read_runs(folders):
         try:
             run = path, read_result(path), read_history(path.with_suffix(".csv"))
         except UsageError as error:
-            print(f"Left out: {error}")
+            print(f"Left out: {error}", file=sys.stderr)
             continue
         settings = {**run[1]["settings"], "seed": None}
         unfinished = not run[1]["finished"]
@@ -51,51 +103,45 @@ def read_runs(folders):
             f"no runs in {', '.join(map(str, folders))}: "
             f"`{command('experiments/baseline1.py')} --sample` makes one"
         )
-    labels = []
+    rows = []
     for runs in alike.values():
         seeds = {result["settings"]["seed"] for _, result, _ in runs}
         for together in [runs] if len(seeds) == len(runs) else [[run] for run in runs]:
-            label = together[0][0].stem
+            name = together[0][0].stem
             if len(folders) > 1:
                 parents = [path.parent.resolve() for path, _, _ in together]
-                label = f"{Path(os.path.commonpath(parents)).name}/{label}"
-            if len(together) > 1:
-                label += f" ({len(together)} seeds)"
-            labels.append((label, [(result, history) for _, result, history in together]))
+                name = f"{Path(os.path.commonpath(parents)).name}/{name}"
+            _, results, histories = zip(*together, strict=True)
+            rows.append(Row(name, list(results), list(histories)))
 
-    def place_in_tutorial(label):
-        name, names = label[1][0][0]["settings"]["experiment"], (*EXPERIMENTS, *EXTENSIONS)
+    def place_in_tutorial(row):
+        name, names = row.settings["experiment"], (*EXPERIMENTS, *EXTENSIONS)
         return names.index(name) if name in names else len(names)
 
-    return sorted(labels, key=place_in_tutorial)
+    return sorted(rows, key=place_in_tutorial)
 
 
-def remark(result):
-    """Say why a run should not be compared with the others, "" if nothing speaks against it."""
-    unfinished = "" if result["finished"] else "unfinished, go on with --resume"
-    return join_remarks(unfinished, result["remark"], stopped_early(result))
+def percent(accuracy):
+    return "-" if accuracy is None else f"{accuracy:.2f} %"
 
 
-def print_table(labels):
-    width = max(len(label) for label, _ in labels)
+def print_table(rows):
+    width = max(len(row.label) for row in rows)
     print(f"{'':{width}}  published  measured  +-       epochs      time   PFLOP")
-    for label, runs in labels:
-        result, history = runs[0]
-        accuracies = [result["test_accuracy"] for result, _ in runs if result["finished"]]
-        measured = f"{mean(accuracies):.2f} %" if accuracies else "-"
-        deviation = f"{stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        planned, done = result["settings"]["epochs"], len(history["epoch"])
+    for row in rows:
+        accuracy, deviation = row.measured()
+        deviation = "" if deviation is None else f"{deviation:.2f}"
+        planned, done = row.settings["epochs"], row.epochs_trained()
         epochs = f"{done}" if done == planned else f"{done} of {planned}"
-        time = mean(sum(history.get("seconds", [])) for _, history in runs)
+        time = mean(sum(history.get("seconds", [])) for history in row.histories)
         minutes, seconds = divmod(round(time), 60)
-        petaflop = result.get("training_petaflop")
+        petaflop = row.results[0].get("training_petaflop")
         petaflop = f"{petaflop:.4f}" if petaflop else "-"
-        published = result["published_accuracy"]
-        published = f"{published:.2f} %" if published else "-"
+        published = percent(row.results[0]["published_accuracy"])
         print(
-            f"{label:{width}}  {published:>9}  {measured:>8}  "
+            f"{row.label:{width}}  {published:>9}  {percent(accuracy):>8}  "
             f"{deviation:4}  {epochs:>9}  {minutes:4}:{seconds:02}  {petaflop:>6}  "
-            f"{remark(result)}".rstrip()
+            f"{row.remark()}".rstrip()
         )
     print(
         "Published: by the tutorial; of a speed run: its target. Measured: accuracy on the test\n"
@@ -105,13 +151,82 @@ def print_table(labels):
     )
 
 
-def draw_curves(labels, path):
+def print_markdown(rows):
+    """Print the table of README.md: what was measured, and the command that repeats it."""
+    columns = {
+        "script": "---", "what changed": "---", "epochs": "---:", "published": "---:",
+        "measured": "---:", "n": "---:", "time per epoch": "---:", "precision": "---",
+        "processor": "---", "to repeat it": "---",
+    }  # fmt: skip
+    print_cells(columns)
+    print_cells(columns.values())
+    for row in rows:
+        words, idea, experiment = origin_of(row.settings["experiment"]) or (None, "-", None)
+        epochs = f"{row.epochs_trained()} of {experiment.epochs if experiment else '?'}"
+        accuracy, deviation = row.measured()
+        measured = percent(accuracy)
+        if deviation is not None:
+            measured = f"{accuracy:.2f} ± {deviation:.2f} %"
+        if row.remark():
+            measured += f" ({row.remark()})"
+        seconds = [time for history in row.histories for time in history.get("seconds", [])]
+        print_cells([
+            f"`{row.name}`",
+            idea.removesuffix("."),
+            epochs,
+            percent(row.results[0]["published_accuracy"]),
+            measured,
+            len(row.results),
+            f"{mean(seconds):.1f} s" if seconds else "-",
+            {True: "bfloat16", False: "float32"}.get(row.settings.get("mixed_precision"), "-"),
+            "; ".join(dict.fromkeys(map(processor, row.results))),
+            f"`{repeating_command(row, words, experiment)}`" if words else "-",
+        ])  # fmt: skip
+
+
+def print_cells(cells):
+    print("|", " | ".join(str(cell).replace("|", "\\|") for cell in cells), "|")
+
+
+def processor(result):
+    """Return what a run was computed on."""
+    hardware = {"processor": "-", "cores": "?", "gpus": []} | result.get("hardware", {})
+    return ", ".join([hardware["processor"], f"{hardware['cores']} cores", *hardware["gpus"]])
+
+
+def repeating_command(row, words, experiment):
+    """Return the command that makes the runs of a row again, from the project's folder.
+
+    Args:
+        row: a `Row`.
+        words: of the command without the settings.
+        experiment: the `harness.Experiment`.
+    """
+    parser = option_parser(experiment.epochs)
+    parser.set_defaults(mixed_precision=None)  # it depends on the processor: say it in any case
+    sample = ["--sample"] if row.settings.get("sample") else []
+    name = row.settings["experiment"]
+    usual = Run(name, name, experiment, parser.parse_args(sample)).settings
+    special = {
+        setting: row.settings.get(setting)
+        for setting in usual
+        if setting != "seed" and row.settings.get(setting) != usual[setting]
+    }
+    words = ["python", *words, *sample, *words_of(Namespace(**special), parser)]
+    seeds = sorted(result["settings"]["seed"] for result in row.results)
+    if len(seeds) > 1:
+        seeds = " ".join(map(str, seeds))
+        return f"for seed in {seeds}; do {shlex.join(words)} --seed $seed; done"
+    return shlex.join(words) + (f" --seed {seeds[0]}" if seeds[0] else "")
+
+
+def draw_curves(rows, path):
     """Draw the loss and accuracy on the test (or validation) images of all runs over each other."""
     figure, (loss, accuracy) = plt.subplots(
         2, 1, figsize=(10, 10), sharex=True, layout="constrained"
     )
     figure.suptitle("Learning curves on the test images (dashed: validation images)")
-    for _, split, history, style in curves(labels):
+    for _, split, history, style in curves(rows):
         loss.plot(history["epoch"], history.get(f"{split}_loss", []), **style)
         accuracy.plot(history["epoch"], history.get(f"{split}_accuracy", []), **style)
     loss.set_ylabel("loss, with weight decay and label smoothing")
@@ -121,11 +236,11 @@ def draw_curves(labels, path):
     finish(figure, accuracy, path)
 
 
-def draw_time(labels, path):
+def draw_time(rows, path):
     """Draw the accuracy of all runs against the time that it took to get there."""
     figure, accuracy = plt.subplots(figsize=(10, 7), layout="constrained")
     figure.suptitle("Accuracy on the test images (dashed: validation images) against time")
-    for result, split, history, style in curves(labels):
+    for result, split, history, style in curves(rows):
         minutes = np.cumsum(history.get("seconds", [])) / 60
         accuracy.plot(minutes, history.get(f"{split}_accuracy", []), **style)
         if result["finished"]:
@@ -138,13 +253,14 @@ def draw_time(labels, path):
     finish(figure, accuracy, path)
 
 
-def curves(labels):
+def curves(rows):
     """Yield `(result, split, history, style)` of each run, the same colour in all pictures."""
     colours = *plt.get_cmap("tab10").colors, "black", *plt.get_cmap("Dark2").colors
-    for number, (label, runs) in enumerate(labels):
+    for number, row in enumerate(rows):
+        runs = zip(row.results, row.histories, strict=True)
         for repetition, (result, history) in enumerate(runs):
             split = "validation" if result["settings"]["validation"] == "holdout" else "test"
-            shown = f"{label} ({remark(result)})" if remark(result) else label
+            shown = f"{row.label} ({row.remark()})" if row.remark() else row.label
             style = {
                 "label": "_" if repetition else shown,  # one line in the legend for all seeds
                 "color": colours[number % len(colours)],
@@ -168,13 +284,18 @@ def main():
     parser.add_argument("folders", type=os.path.expanduser, nargs="*", default=[RUNS],
         metavar="DIR",
         help=f"folders with runs ({RUNS})")  # fmt: skip
+    parser.add_argument("--markdown", action="store_true",
+        help="print the table as README.md has it, and draw nothing")  # fmt: skip
     add_out(parser)
     options = parse_options(parser)
 
-    labels = read_runs(options.folders)
-    print_table(labels)
-    draw_curves(labels, Path(options.out) / "compare.png")
-    draw_time(labels, Path(options.out) / "compare_time.png")
+    rows = read_runs(options.folders)
+    if options.markdown:
+        print_markdown(rows)
+        return
+    print_table(rows)
+    draw_curves(rows, Path(options.out) / "compare.png")
+    draw_time(rows, Path(options.out) / "compare_time.png")
 
 
 if __name__ == "__main__":

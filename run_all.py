@@ -26,6 +26,7 @@ from machinery.options import (
     option_parser,
     script_parser,
     whole_number,
+    words_of,
     writable_folder,
 )
 from machinery.records import read_history, read_result
@@ -190,20 +191,6 @@ def parse_command_line():
     options.out = training.out
     writable_folder(parser, "--out", options.out)
     return options, words_of(training, training_parser)
-
-
-def words_of(options, parser):
-    """Return what was typed to get these options, where they are not the parser's defaults."""
-    words = []
-    for name, value in vars(options).items():
-        option = name.replace("_", "-")
-        if value == parser.get_default(name):
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words += [f"--{option}", str(value)]
-    return words
 
 
 def main():

@@ -27,3 +27,22 @@ def room_of(name):
 def load_experiment(name):
     """Return the `harness.Experiment` of a script."""
     return importlib.import_module(f"{room_of(name)}.{name}").EXPERIMENT
+
+
+def origin_of(name):
+    """Return what made the runs of a name: an experiment, or a variant of the speed run.
+
+    Returns:
+        `(command, idea, experiment)`: the script's path and options, a list of words; in a
+        sentence, what it changes; the `harness.Experiment`. None if the name is unknown.
+    """
+    if name in (*EXPERIMENTS, *EXTENSIONS):
+        module = importlib.import_module(f"{room_of(name)}.{name}")
+        return [f"{room_of(name)}/{name}.py"], module.__doc__.splitlines()[0], module.EXPERIMENT
+    speedrun = importlib.import_module("experiments.speedrun")
+    if name not in speedrun.VARIANTS:
+        return None
+    variant = speedrun.VARIANTS[name]
+    options = [word for option, value in variant.items() for word in (f"--{option}", value)]
+    idea = f"speedrun with {' '.join(options)}"
+    return ["experiments/speedrun.py", *options], idea, speedrun.experiment(**variant)

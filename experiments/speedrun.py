@@ -234,6 +234,20 @@ def experiment(target="88.62", without=None):
 EXPERIMENT = experiment()
 
 
+def name_of(target="88.62", without=None):
+    """Return what the runs of a variant are called."""
+    name = "speedrun" if target == "88.62" else "speedrun_94"
+    return f"{name}_without_{without}" if without else name
+
+
+# By the names of their runs: the options that ask for the variants.
+VARIANTS = {
+    name_of(**variant): variant
+    for target in ({}, {"target": "94"})
+    for variant in (target, *(target | {"without": idea} for idea in IDEAS))
+}
+
+
 def main():
     epochs = [str(target["epochs"]) for target in TARGETS.values()]
     parser = option_parser(" or ".join(epochs))
@@ -242,9 +256,7 @@ def main():
     parser.add_argument("--without", choices=IDEAS, metavar="IDEA",
         help=f"leave an idea out: {', '.join(IDEAS)}")  # fmt: skip
     options = parse_options(parser)
-    name = "speedrun" if options.target == "88.62" else "speedrun_94"
-    if options.without:
-        name += f"_without_{options.without}"
+    name = name_of(options.target, options.without)
     run_experiment(name, experiment(options.target, options.without), options)
     print(f"Next:            {command('compare.py', options)}")
 

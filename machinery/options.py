@@ -122,6 +122,20 @@ def writable_folder(parser, option, folder):
         parser.error(f"argument {option}: can't write to {folder}: {error.strerror}")
 
 
+def words_of(options, parser):
+    """Return what was typed to get these options, where they are not the parser's defaults."""
+    words = []
+    for name, value in vars(options).items():
+        option = name.replace("_", "-")
+        if value == parser.get_default(name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
+    return words
+
+
 def whole_number(least, most=None):
     """Return a type for argparse: a whole number from `least` to `most`."""
     allowed = f"from {least} to {most}" if most else f"of at least {least}"

@@ -24,6 +24,8 @@ RESULT_FORM = {
     "finished": str | None,
 }
 SETTINGS_FORM = {"experiment": str, "epochs": int, "seed": int, "validation": str}
+# What the results of older versions lack, and of which type it is where it is.
+LATER_FORM = {"hardware": dict, "loss": str}
 
 # The columns of a history.
 COLUMNS = {"epoch", "train_loss", "train_accuracy", "seconds"}
@@ -179,6 +181,7 @@ def read_result(path):
     with reading(path, MOST_BYTES) as file:
         result = json.load(file)
         require(result, RESULT_FORM)
+        require(result, {name: LATER_FORM[name] for name in LATER_FORM.keys() & result.keys()})
         require(result["settings"], SETTINGS_FORM)
         return result
 

@@ -14,7 +14,7 @@ SETTINGS = {
 
 def write_run(folder, name="run", history=HISTORY, settings=None, **fields):
     """Leave the files of a run of three epochs."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     recorded = {
         "name": name, "test_accuracy": 41.0, "published_accuracy": 85.88, "remark": "",
         "settings": SETTINGS | (settings or {}), "dataset": {},
@@ -38,6 +38,68 @@ def test_table_has_what_is_published_and_measured(tmp_path):
     row = rows(ended.output)["run"].split()
     # 3.5 seconds; the standard deviation needs more runs than one.
     assert row == ["run", "85.88", "%", "41.00", "%", "3", "0:04", "1.2500"]
+
+
+def cells(folder, *arguments):
+    """The rows of the table for README.md, by their first column."""
+    ended = call("compare.py", "--markdown", *arguments, cwd=folder)
+    assert ended.code == 0, ended.errors
+    lines = [line[2:-2].split(" | ") for line in ended.output.splitlines()]
+    assert {len(line) for line in lines} == {10}
+    return {first: others for first, *others in lines[2:]}
+
+
+HARDWARE = {"processor": "a processor", "cores": 2, "gpus": []}
+
+
+def test_markdown_has_what_it_takes_to_repeat_a_row(tmp_path):
+    settings = {"epochs": 3, "mixed_precision": True, "validation": "holdout", "limit": 50}
+    write_run(tmp_path / "runs", settings=settings, hardware=HARDWARE, remark="on 50 images")
+    assert cells(tmp_path) == {
+        "`run`": [
+            "Dropout and augmentation together: the dropout of dropout, the images of augmentation",
+            "3 of 200", "85.88 %", "41.00 % (on 50 images)", "1", "1.2 s", "bfloat16",
+            "a processor, 2 cores",
+            "`python experiments/dropout_augmentation.py --epochs 3 --mixed-precision "
+            "--validation holdout --limit 50`",
+        ]
+    }  # fmt: skip
+    assert not (tmp_path / "runs/compare.png").exists()
+
+
+def test_repeating_command_says_only_what_is_not_usual(tmp_path):
+    usual = {"epochs": 20, "batch_size": 16, "sample": True, "seed": 3}
+    write_run(tmp_path / "runs", settings=usual)
+    (row,) = cells(tmp_path).values()
+    repeat = "python experiments/dropout_augmentation.py --sample --no-mixed-precision --seed 3"
+    assert row[-1] == f"`{repeat}`"
+
+
+def test_several_seeds_are_a_row_with_their_mean_and_their_number(tmp_path):
+    for seed, accuracy in ((0, 10.0), (1, 12.0), (2, 17.0)):
+        settings = {"seed": seed}
+        folder = tmp_path / "runs" / f"seed_{seed}" if seed else tmp_path / "runs"
+        write_run(folder, settings=settings, test_accuracy=accuracy)
+    (row,) = cells(tmp_path).values()
+    assert row[3:5] == ["13.00 ± 3.61 %", "3"]
+    assert row[-1] == (
+        "`for seed in 0 1 2; do python experiments/dropout_augmentation.py --epochs 3 "
+        "--no-mixed-precision --seed $seed; done`"
+    )
+
+
+def test_markdown_knows_the_variants_of_the_speed_run(tmp_path):
+    settings = {"experiment": "speedrun_94_without_tta", "epochs": 13, "batch_size": 512}
+    write_run(tmp_path / "runs", settings=settings)
+    (row,) = cells(tmp_path).values()
+    assert row[0] == "speedrun with --target 94 --without tta"
+    assert "`python experiments/speedrun.py --target 94 --without tta --no-mixed-" in row[-1]
+
+
+def test_markdown_of_an_experiment_that_is_not_ours_claims_nothing(tmp_path):
+    write_run(tmp_path / "runs", settings={"experiment": "mine"}, published_accuracy=None)
+    (row,) = cells(tmp_path).values()
+    assert row[:3] == ["-", "3 of ?", "-"] and row[-1] == "-"
 
 
 def test_pictures_have_a_colour_for_each_run(tmp_path):
@@ -113,7 +175,7 @@ def test_file_that_is_no_run_is_left_out_by_name(tmp_path):
     (tmp_path / "runs" / "notes.json").write_text("{}")
     ended = call("compare.py", cwd=tmp_path)
     assert ended.code == 0, ended.errors
-    assert "Left out: runs/notes.json: damaged or foreign (not the result of a run" in ended.output
+    assert "Left out: runs/notes.json: damaged or foreign (not the result of a run" in ended.errors
 
 
 @pytest.mark.parametrize("make", [False, True])

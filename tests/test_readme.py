@@ -1,6 +1,6 @@
 import re
 
-from conftest import ROOT
+from conftest import ROOT, call
 from experiments import EXPERIMENTS
 from machinery.options import option_parser
 
@@ -35,6 +35,14 @@ def test_every_option_is_in_a_page():
     assert len(options) > 5
     told = {name for page in PAGES for name in re.findall(r"(--[\w-]+)", page.read_text())}
     assert set(options) <= told
+
+
+def test_table_is_that_of_the_results():
+    printed = call("compare.py", "--markdown", "results", cwd=ROOT).output
+    table = README.partition("<!-- table: begin -->")[2].partition("<!-- table: end -->")[0]
+    assert table.strip() == printed.strip(), (
+        "put what `python compare.py --markdown results` prints between the comments in README.md"
+    )
 
 
 def test_every_picture_exists():
