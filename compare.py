@@ -1,7 +1,8 @@
 """Compare runs: a table of their accuracies, and pictures of all their learning curves.
 
 Runs that differ in nothing but the seed are taken together: the table has their mean and standard
-deviation, the pictures draw them in one colour.
+deviation. The pictures draw them in one colour; three and more as their mean, with a band of one
+standard deviation around it.
 """
 
 import os
@@ -14,8 +15,8 @@ from typing import NamedTuple
 
 from experiments import EXPERIMENTS, origin_of
 from extensions import EXTENSIONS
+from machinery.curves import draw_accuracy, draw_loss, draw_time
 from machinery.errors import UsageError, readable_errors
-from machinery.figures import save_figure
 from machinery.options import (
     RUNS,
     add_out,
@@ -27,10 +28,6 @@ from machinery.options import (
 )
 from machinery.records import join_remarks, read_history, read_result, stopped_early
 from machinery.run import Run
-
-import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter
 
 
 class Row(NamedTuple):
@@ -52,6 +49,11 @@ class Row(NamedTuple):
     @property
     def settings(self):
         return self.results[0]["settings"]
+
+    @property
+    def evaluated_on(self):
+        """What was evaluated after each epoch: "validation" or "test" images."""
+        return "validation" if self.settings["validation"] == "holdout" else "test"
 
     def measured(self):
         """Return the mean accuracy at the end in percent, and its standard deviation.
@@ -220,65 +222,6 @@ def repeating_command(row, words, experiment):
     return shlex.join(words) + (f" --seed {seeds[0]}" if seeds[0] else "")
 
 
-def draw_curves(rows, path):
-    """Draw the loss and accuracy on the test (or validation) images of all runs over each other."""
-    figure, (loss, accuracy) = plt.subplots(
-        2, 1, figsize=(10, 10), sharex=True, layout="constrained"
-    )
-    figure.suptitle("Learning curves on the test images (dashed: validation images)")
-    for _, split, history, style in curves(rows):
-        loss.plot(history["epoch"], history.get(f"{split}_loss", []), **style)
-        accuracy.plot(history["epoch"], history.get(f"{split}_accuracy", []), **style)
-    loss.set_ylabel("loss, with weight decay and label smoothing")
-    loss.grid(alpha=0.3)
-    accuracy.set_xlabel("epoch")
-    accuracy.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    finish(figure, accuracy, path)
-
-
-def draw_time(rows, path):
-    """Draw the accuracy of all runs against the time that it took to get there."""
-    figure, accuracy = plt.subplots(figsize=(10, 7), layout="constrained")
-    figure.suptitle("Accuracy on the test images (dashed: validation images) against time")
-    for result, split, history, style in curves(rows):
-        minutes = np.cumsum(history.get("seconds", [])) / 60
-        accuracy.plot(minutes, history.get(f"{split}_accuracy", []), **style)
-        if result["finished"]:
-            accuracy.plot(minutes[-1], result["test_accuracy"], "*", color=style["color"])
-    accuracy.set_xscale("log")
-    accuracy.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    accuracy.xaxis.set_major_formatter("{x:g}")
-    accuracy.xaxis.set_minor_formatter(NullFormatter())
-    accuracy.set_xlabel("training time, evaluations included (minutes); star: result of the run")
-    finish(figure, accuracy, path)
-
-
-def curves(rows):
-    """Yield `(result, split, history, style)` of each run, the same colour in all pictures."""
-    colours = *plt.get_cmap("tab10").colors, "black", *plt.get_cmap("Dark2").colors
-    for number, row in enumerate(rows):
-        runs = zip(row.results, row.histories, strict=True)
-        for repetition, (result, history) in enumerate(runs):
-            split = "validation" if result["settings"]["validation"] == "holdout" else "test"
-            shown = f"{row.label} ({row.remark()})" if row.remark() else row.label
-            style = {
-                "label": "_" if repetition else shown,  # one line in the legend for all seeds
-                "color": colours[number % len(colours)],
-                "linestyle": "--" if split == "validation" else "-",
-                "marker": "o" if len(history["epoch"]) == 1 else None,
-            }
-            yield result, split, history, style
-
-
-def finish(figure, accuracy, path):
-    accuracy.set_ylabel("accuracy (%)")
-    accuracy.grid(alpha=0.3)
-    handles, labels = accuracy.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
-    save_figure(figure, path)
-    print(f"Picture: {path}")
-
-
 def main():
     parser = script_parser("%(prog)s [options] [DIR ...]")
     parser.add_argument("folders", type=os.path.expanduser, nargs="*", default=[RUNS],
@@ -294,7 +237,8 @@ def main():
         print_markdown(rows)
         return
     print_table(rows)
-    draw_curves(rows, Path(options.out) / "compare.png")
+    draw_accuracy(rows, Path(options.out) / "compare.png")
+    draw_loss(rows, Path(options.out) / "compare_loss.png")
     draw_time(rows, Path(options.out) / "compare_time.png")
 
 

@@ -1,9 +1,11 @@
 import json
 
 from conftest import BLUE, ORANGE, assert_refused, call, colours
+from machinery import curves
 from machinery.records import write_history
 from test_records import HISTORY
 
+import matplotlib.pyplot as plt
 import pytest
 
 SETTINGS = {
@@ -107,9 +109,97 @@ def test_pictures_have_a_colour_for_each_run(tmp_path):
     write_run(tmp_path / "runs", "two", test_accuracy=50.0)
     ended = call("compare.py", "--out", "pictures", cwd=tmp_path)
     assert ended.code == 0, ended.errors
-    for picture in ("compare.png", "compare_time.png"):
+    for picture in ("compare.png", "compare_loss.png", "compare_time.png"):
         assert {BLUE, ORANGE} <= colours(tmp_path / "pictures" / picture)
         assert f"Picture: pictures/{picture}" in ended.output
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Run compare.py on all folders here; return the figures' axes and the texts of their legends.
+
+    They are read from the figures before these are closed.
+    """
+    figures = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+
+    def draw():
+        folders = [path.name for path in sorted(tmp_path.iterdir()) if path.is_dir()]
+        ended = call("compare.py", *folders, "--out", "pictures", cwd=tmp_path)
+        assert ended.code == 0, ended.errors
+        legends = [figure.legends[0].get_texts() for figure in figures]
+        texts = [[" ".join(text.get_text().split()) for text in legend] for legend in legends]
+        return [figure.axes[0] for figure in figures], texts
+
+    yield draw
+    for figure in figures:
+        plt.close(figure)
+
+
+def scaled(factor):
+    """The history of a run that learns better or worse."""
+    learned = {name: [factor * value for value in HISTORY[name]] for name in HISTORY}
+    return learned | {"epoch": HISTORY["epoch"], "seconds": HISTORY["seconds"]}
+
+
+def test_legends_are_in_the_order_of_the_curves_ends(tmp_path, drawn):
+    for name, factor in (("worst", 0.5), ("best", 2), ("middle", 1)):
+        write_run(tmp_path / "runs", name, scaled(factor))
+    _, (accuracy, loss, time) = drawn()
+    assert accuracy == time == ["82.00 best", "41.00 middle", "20.50 worst"]
+    assert loss == ["3.40 best", "1.70 middle", "0.85 worst"]
+
+
+def test_label_that_begins_with_an_underscore_is_in_the_legend(tmp_path, drawn):
+    write_run(tmp_path / "_x", history={"epoch": []}, finished=None)
+    write_run(tmp_path / "y")
+    _, legends = drawn()
+    assert legends == [[f"{end} y/run", "_x/run (unfinished, go on with --resume)"]
+                       for end in ("41.00", "1.70", "41.00")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seeds", "lines"), [(2, 2), (3, 1)])
+def test_three_seeds_are_a_band_and_fewer_are_lines(tmp_path, drawn, seeds, lines):
+    for seed in range(seeds):
+        write_run(tmp_path / f"{seed}", history=scaled(1 + seed), settings={"seed": seed})
+    axes, legends = drawn()
+    assert [len(panel.lines) for panel in axes[:2]] == [lines] * 2
+    assert [len(panel.collections) for panel in axes] == [seeds // 3] * 3
+    assert [len(legend) for legend in legends] == [1] * 3
+    if seeds == 3:
+        assert axes[0].lines[0].get_ydata().tolist() == [64, 80, 82]
+        edge = axes[0].collections[0].get_paths()[0].vertices
+        last_epoch = edge[edge[:, 0] == 3]
+        assert (last_epoch[:, 1].min(), last_epoch[:, 1].max()) == (41, 123)
+
+
+def test_band_ends_with_the_first_run_that_ends(tmp_path, drawn):
+    for seed in range(3):
+        history = {name: values[: 2 + (seed > 0)] for name, values in HISTORY.items()}
+        write_run(tmp_path / f"{seed}", history=history, settings={"seed": seed})
+    axes, _ = drawn()
+    assert [len(panel.lines[0].get_xdata()) for panel in axes] == [2, 2, 2]
+
+
+PLAIN, PENALTY = "cross-entropy", "cross-entropy + penalty for weights"
+
+
+@pytest.mark.parametrize(
+    ("losses", "axis", "legend"),
+    [
+        ([PENALTY, PENALTY], PENALTY, ["0.85 b", "1.70 a"]),
+        ([PLAIN, PENALTY], "loss that the run was trained with", [f"0.85 b, {PENALTY}", "1.70 a"]),
+        ([None, PENALTY], "loss that the run was trained with", [f"0.85 b, {PENALTY}", "1.70 a"]),
+        ([None, PLAIN], "loss that the run was trained with", ["0.85 b", "1.70 a"]),
+        ([None, None], "loss that the run was trained with", ["0.85 b", "1.70 a"]),
+    ],
+)
+def test_loss_is_called_what_it_is(tmp_path, drawn, losses, axis, legend):
+    for name, factor, loss in zip("ab", (1, 0.5), losses, strict=True):
+        write_run(tmp_path / "runs", name, scaled(factor), **({"loss": loss} if loss else {}))
+    axes, legends = drawn()
+    assert axes[1].get_ylabel() == axis
+    assert sorted(legends[1]) == legend
 
 
 def test_run_without_a_published_accuracy(tmp_path):
