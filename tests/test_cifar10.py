@@ -295,6 +295,7 @@ HOSTILE = {
     "gzip bomb": lambda: packed_zeros(2**29),
     "gzip bomb in a tar": lambda: gzip.compress(tar(("data_batch_1", packed_zeros(2**29))), 1),
     "tar of a bomb": lambda: gzip.compress(claiming(2**33)),
+    "long batch": lambda: tar(("data_batch_1", bytes(40_000_000))),
     "negative size": lambda: claiming(-5),
     "extended header": lambda: gzip.compress(tar(("data_batch_1", b""), comment="x" * 10**7)),
     "many members": lambda: gzip.compress(tar(*((f"{n}", b"") for n in range(5000)))),
@@ -343,6 +344,25 @@ def test_damaged_and_hostile_files_are_refused_without_taking_memory(tmp_path, n
         assert tracemalloc.get_traced_memory()[1] < 3 * cifar10.MOST_ARCHIVE_BYTES
     finally:
         tracemalloc.stop()
+
+
+REASONS = {
+    "gzip bomb": "unpacks to more than",
+    "long batch": "data_batch_1 is longer than",
+    "many members": "more than 100 members",
+    "huge picture": "12000 x 12000 pixels",
+    "wide picture": "2048 x 5000 pixels",
+    "long picture": "1024 x 10001 pixels",
+    "postscript": "cannot identify image",
+    "zip bomb": "x_train is longer than",
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_hostile_files_are_refused_for_what_they_are(tmp_path, name):
+    (tmp_path / "dataset").write_bytes(HOSTILE[name]())
+    with pytest.raises(UsageError, match=REASONS[name]):
+        read_path(tmp_path / "dataset")
 
 
 LABELS = ["[" * 100_000, "{}", '{"a": 1}', "[1.5]", '["1"]', "[true]", "[NaN]", "[[1]]", "\0"]

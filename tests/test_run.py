@@ -1,9 +1,11 @@
 """How a run begins, breaks off, is resumed, and what it leaves behind."""
 
+import contextlib
 import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +203,36 @@ def three_epochs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("three")
     train(mine(), *THREE, cwd=folder)
     return numbers(folder / "runs" / "mine.csv")
+
+
+@contextlib.contextmanager
+def disk(image, folder):
+    """Mount the file system in a file; skip the test where that is not allowed."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"needs to mount a file system: {mounted.stderr.decode()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.ext4"), reason="needs ext4")
+def test_nothing_is_lost_when_the_power_fails(tmp_path, three_epochs):
+    image = tmp_path / "disk.img"
+    with open(image, "wb") as file:
+        file.truncate(64 * 2**20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    with disk(image, tmp_path / "disk") as folder:
+        with ctrl_c_after(2):
+            train(mine(), *THREE, cwd=folder)
+        # What has reached the disk, without what the system was going to write later.
+        shutil.copyfile(image, tmp_path / "after.img")
+    with disk(tmp_path / "after.img", tmp_path / "after") as folder:
+        ended = train(mine(), *THREE, "--resume", cwd=folder)
+        assert "Resuming after epoch 2 of 3" in ended.output, ended.errors
+        assert numbers(folder / "runs" / "mine.csv") == three_epochs
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(interrupted, three_epochs):
