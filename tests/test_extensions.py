@@ -173,7 +173,7 @@ def test_extension_leaves_curves_numbers_and_result(folder, weights, name):
 
 
 def test_runs_are_compared_in_the_order_of_the_table(folder):
-    names = [label for label, _ in compare.read_runs([folder / "runs"])]
+    names = [row.name for row in compare.read_runs([folder / "runs"])]
     assert names == [name for name in EXTENSIONS if name in names]
 
 
