@@ -1,8 +1,8 @@
 """Compare runs: a table of their accuracies, and pictures of all their learning curves.
 
-Runs that differ in nothing but the seed are taken together: the table has their mean and standard
-deviation. The pictures draw them in one colour; three and more as their mean, with a band of one
-standard deviation around it.
+Runs that differ in nothing but the seed are taken together, and so are the folds of a
+cross-validation: the table has their mean and standard deviation. The pictures draw them in one
+colour; three and more as their mean, with a band of one standard deviation around it.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from data.splits import Fold
 from experiments import EXPERIMENTS, origin_of
 from extensions import EXTENSIONS
 from machinery.curves import draw_accuracy, draw_loss, draw_time
@@ -31,7 +32,7 @@ from machinery.run import Run
 
 
 class Row(NamedTuple):
-    """Runs that differ in nothing but the seed: a row of the table, a colour in the pictures.
+    """Runs that differ in nothing but the seed or the fold: a row of the table, one colour.
 
     Fields:
         name: of their files, after that of their folder if several folders are compared.
@@ -44,24 +45,32 @@ class Row(NamedTuple):
 
     @property
     def label(self):
-        return self.name + (f" ({len(self.results)} seeds)" if len(self.results) > 1 else "")
+        count = len(self.results)
+        if self.folds:
+            done = f"{count}" if count == self.folds else f"{count} of {self.folds}"
+            return f"{self.name} ({done} folds)"
+        return self.name + (f" ({count} seeds)" if count > 1 else "")
 
     @property
     def settings(self):
         return self.results[0]["settings"]
 
     @property
-    def evaluated_on(self):
-        """What was evaluated after each epoch: "validation" or "test" images."""
-        return "validation" if self.settings["validation"] == "holdout" else "test"
+    def folds(self):
+        """How many folds the cross-validation has, None if it is none."""
+        return Fold.parse(self.settings["fold"]).count if "fold" in self.settings else None
 
     def measured(self):
         """Return the mean accuracy at the end in percent, and its standard deviation.
 
+        That on the test images, or of folds, on the images that each of them holds out.
         None for an accuracy that is not known, as the runs are not finished, and for a standard
         deviation that needs more runs than one.
         """
         accuracies = [result["test_accuracy"] for result in self.results if result["finished"]]
+        if self.folds and accuracies:
+            curves = [history.get("validation_accuracy") for history in self.histories]
+            accuracies = [curve[-1] for curve in curves if curve]
         deviation = stdev(accuracies) if len(accuracies) > 1 else None
         return mean(accuracies) if accuracies else None, deviation
 
@@ -72,7 +81,8 @@ class Row(NamedTuple):
         """Say why these should not be compared with other runs, "" if nothing speaks against it."""
         result = self.results[0]
         unfinished = "" if result["finished"] else "unfinished, go on with --resume"
-        return join_remarks(unfinished, result["remark"], stopped_early(result))
+        held_out = "on the folds held out, not on the test images" if self.folds else ""
+        return join_remarks(held_out, unfinished, result["remark"], stopped_early(result))
 
 
 def read_runs(folders):
@@ -87,7 +97,8 @@ def read_runs(folders):
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
-        for path in sorted([*folder.glob("*.json"), *folder.glob("seed_*/*.json")]):
+        places = "*.json", "seed_*/*.json", "fold_*/*.json", "seed_*/fold_*/*.json"
+        for path in sorted(path for place in places for path in folder.glob(place)):
             paths.setdefault(path.resolve(), path)
     alike = {}
     for path in paths.values():
@@ -96,7 +107,11 @@ def read_runs(folders):
         except UsageError as error:
             print(f"Left out: {error}", file=sys.stderr)
             continue
-        settings = {**run[1]["settings"], "seed": None}
+        settings = dict(run[1]["settings"])
+        if "fold" in settings:
+            settings["fold"] = Fold.parse(settings["fold"]).count
+        else:
+            settings["seed"] = None
         unfinished = not run[1]["finished"]
         key = path.stem, str(settings), run[1]["remark"], unfinished
         alike.setdefault(key, []).append(run)
@@ -107,8 +122,9 @@ def read_runs(folders):
         )
     rows = []
     for runs in alike.values():
-        seeds = {result["settings"]["seed"] for _, result, _ in runs}
-        for together in [runs] if len(seeds) == len(runs) else [[run] for run in runs]:
+        all_settings = [result["settings"] for _, result, _ in runs]
+        different = {(settings["seed"], settings.get("fold")) for settings in all_settings}
+        for together in [runs] if len(different) == len(runs) else [[run] for run in runs]:
             name = together[0][0].stem
             if len(folders) > 1:
                 parents = [path.parent.resolve() for path, _, _ in together]
@@ -147,7 +163,8 @@ def print_table(rows):
         )
     print(
         "Published: by the tutorial; of a speed run: its target. Measured: accuracy on the test\n"
-        "images at the end of the run, the mean of several seeds +- their standard deviation.\n"
+        "images at the end of the run (of folds, on the images that each holds out), the mean of\n"
+        "several seeds or folds +- their standard deviation.\n"
         "Time: minutes:seconds, evaluations after each epoch included.\n"
         "PFLOP: the 10^15 multiplications and additions of convolutions and dense layers."
     )
@@ -178,7 +195,7 @@ def print_markdown(rows):
             epochs,
             percent(row.results[0]["published_accuracy"]),
             measured,
-            len(row.results),
+            f"{len(row.results)} of {row.folds} folds" if row.folds else len(row.results),
             f"{mean(seconds):.1f} s" if seconds else "-",
             {True: "bfloat16", False: "float32"}.get(row.settings.get("mixed_precision"), "-"),
             "; ".join(dict.fromkeys(map(processor, row.results))),
@@ -214,12 +231,15 @@ def repeating_command(row, words, experiment):
         for setting in usual
         if setting != "seed" and row.settings.get(setting) != usual[setting]
     }
-    words = ["python", *words, *sample, *words_of(Namespace(**special), parser)]
+    again = shlex.join(["python", *words, *sample, *words_of(Namespace(**special), parser)])
     seeds = sorted(result["settings"]["seed"] for result in row.results)
-    if len(seeds) > 1:
-        seeds = " ".join(map(str, seeds))
-        return f"for seed in {seeds}; do {shlex.join(words)} --seed $seed; done"
-    return shlex.join(words) + (f" --seed {seeds[0]}" if seeds[0] else "")
+    if len(seeds) > 1 and not row.folds:
+        return f"for seed in {' '.join(map(str, seeds))}; do {again} --seed $seed; done"
+    again += f" --seed {seeds[0]}" if seeds[0] else ""
+    if row.folds:
+        folds = sorted(Fold.parse(result["settings"]["fold"]).number for result in row.results)
+        return f"for i in {' '.join(map(str, folds))}; do {again} --fold $i/{row.folds}; done"
+    return again
 
 
 def main():

@@ -22,6 +22,8 @@ def main():
         help=f"whose model: {', '.join(names)} (%(default)s)")  # fmt: skip
     add_model(parser, "where to save the model")
     options = parse_options(parser)
+    if options.fold:
+        parser.error("--fold is for single experiments: the final model is trained on all images")
     model_path = Path(options.model)
     if model_path.suffix != ".h5":
         parser.error(f"argument --model: {model_path} must end in .h5")

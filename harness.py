@@ -93,10 +93,10 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         # 1. Load the images and their labels.
         trainX, trainY, testX, testY = load_dataset(run.cifar10, options.limit)
         # The tutorial evaluates on the test set after each epoch. To choose between models, take
-        # --validation holdout, which sets a tenth of the training images aside for that.
+        # --validation holdout or --fold, which set some of the training images aside for that.
         valX, valY = testX, testY
-        if run.validation == "holdout":
-            (trainX, trainY), (valX, valY) = hold_out(trainX, trainY)
+        if run.evaluated_on == "validation":
+            (trainX, trainY), (valX, valY) = hold_out(trainX, trainY, options.fold)
 
         # 2. Prepare the pixels: each batch calls prep_pixels when it is needed.
         train = TrainingBatches(trainX, trainY, run.batch_size, prep_pixels, experiment.augment)

@@ -2,6 +2,7 @@
 
     python run_all.py                                    all nine, two at once
     python run_all.py baseline1 dropout --seeds 0,1,2    three seeds of each
+    python run_all.py baseline3 --folds 5                5-fold cross-validation
     python run_all.py --sample --jobs 1                  a try, one after the other
 
 Whatever ends it, the same command goes on: what is finished is skipped, what was interrupted is
@@ -13,8 +14,10 @@ import shlex
 import subprocess
 import sys
 import time
+from itertools import product
 
 import compare
+from data.splits import MOST_FOLDS, Fold
 from experiments import EXPERIMENTS, TUTORIAL, load_experiment, room_of
 from extensions import EXTENSIONS, FROM_SCRATCH
 from machinery.callbacks import duration
@@ -42,12 +45,14 @@ class Job:
     Args:
         name: of the experiment.
         seed: of the run.
+        fold: a `data.splits.Fold`, or None.
         arguments: options that are passed on, a list of words.
     """
 
-    def __init__(self, name, seed, arguments):
-        self.name, self.seed = name, seed
+    def __init__(self, name, seed, fold, arguments):
+        self.name, self.seed, self.fold = name, seed, fold
         self.arguments = [*arguments, "--seed", str(seed)]
+        self.arguments += ["--fold", str(fold)] if fold else []
         experiment = load_experiment(name)
         options = option_parser(experiment.epochs).parse_args(self.arguments)
         self.run = Run(name, name, experiment, options)
@@ -58,7 +63,8 @@ class Job:
 
     def __str__(self):
         seed = f", seed {self.seed}" if self.seed else ""
-        return f"{self.name}{seed} ({len(self.epoch_seconds())} of {self.run.epochs} epochs)"
+        fold = f", fold {self.fold}" if self.fold else ""
+        return f"{self.name}{seed}{fold} ({len(self.epoch_seconds())} of {self.run.epochs} epochs)"
 
     def result(self):
         """Return what NAME.json says of a run with these very settings, {} if there is none."""
@@ -171,6 +177,9 @@ def parse_command_line():
         "tutorial's nine)")  # fmt: skip
     add("--seeds", type=seed_list, default="0", metavar="N,N,...",
         help="a run for each of them (%(default)s)")  # fmt: skip
+    add("--folds", type=whole_number(2, MOST_FOLDS), metavar="K",
+        help="K-fold cross-validation: for each fold, 5 or 10 for example, a run that is trained "
+        "on the other training images and evaluated on the fold")  # fmt: skip
     cores = len(os.sched_getaffinity(0))
     # Two runs on half of the cores each train more images together, see benchmarks/README.md.
     add("--jobs", type=whole_number(1, cores), default=min(2, cores), metavar="N",
@@ -180,9 +189,14 @@ def parse_command_line():
 
     training_parser = option_parser("as published")
     training, others = training_parser.parse_known_args()
-    if training.seed or training.resume:
-        parser.error("--seed and --resume are options of single experiments: here it is --seeds")
+    if training.seed or training.fold or training.resume:
+        parser.error(
+            "--seed, --fold and --resume are options of single experiments: here they are --seeds "
+            "and --folds"
+        )
     options = parser.parse_args(others)
+    if options.folds and training.validation == "holdout":
+        parser.error("--folds and --validation holdout exclude each other: both hold images out")
     groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH}
     if unknown := set(options.experiments) - {*EXPERIMENTS, *EXTENSIONS, *groups}:
         parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
@@ -195,7 +209,13 @@ def parse_command_line():
 
 def main():
     options, arguments = parse_command_line()
-    jobs = [Job(name, seed, arguments) for seed in options.seeds for name in options.experiments]
+    folds = [None]
+    if options.folds:
+        folds = [Fold(number, options.folds) for number in range(1, options.folds + 1)]
+    jobs = [
+        Job(name, seed, fold, arguments)
+        for seed, fold, name in product(options.seeds, folds, options.experiments)
+    ]
     run_jobs(jobs, options.jobs)
     compare.print_table(compare.read_runs([options.out]))
     failures = [job for job in jobs if job.failure]

@@ -1,6 +1,40 @@
 """Which images are trained on, and which ones the training is judged by."""
 
+import re
+from typing import NamedTuple
+
+from machinery.errors import UsageError
+
 import numpy as np
+
+MOST_FOLDS = 100
+
+
+class Fold(NamedTuple):
+    """One of the folds of a cross-validation, written `2/5`.
+
+    Fields:
+        number: from 1. count: of all folds, at least 2.
+    """
+
+    number: int
+    count: int
+
+    def __str__(self):
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text):
+        """Return the fold that a text like `2/5` names.
+
+        Raises:
+            ValueError: if it names none.
+        """
+        match = re.fullmatch(r"([1-9][0-9]{0,2})/([1-9][0-9]{0,2})", text)
+        fold = cls(*map(int, match.groups())) if match else cls(0, 0)
+        if not 1 <= fold.number <= fold.count or not 2 <= fold.count <= MOST_FOLDS:
+            raise ValueError(f"{text!r} is not a fold like 1/5, of 2 to {MOST_FOLDS} folds")
+        return fold
 
 
 def balanced_indices(labels, count):
@@ -22,15 +56,45 @@ def balanced_indices(labels, count):
     return np.sort(np.lexsort((labels, rank_in_class))[:count])
 
 
-def hold_out(images, labels):
-    """Split a tenth off, balanced over the classes, to choose by without looking at the test set.
+def deal_into_folds(labels, count):
+    """Return the fold of each image: all folds have as many of each class, give or take one.
+
+    The images are sorted by class and dealt like cards. Kohavi 1995, "A Study of Cross-Validation
+    and Bootstrap for Accuracy Estimation and Model Selection"
+
+    Args:
+        labels: uint8 (n,).
+        count: of folds.
+
+    Returns:
+        int64 (n,), from 1 to `count`.
+
+    Raises:
+        UsageError: if there are fewer images than folds.
+    """
+    if count > len(labels):
+        raise UsageError(f"{len(labels)} training images are too few for {count} folds")
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[np.argsort(labels, kind="stable")] = 1 + np.arange(len(labels)) % count
+    return folds
+
+
+def hold_out(images, labels, fold=None):
+    """Split a part off, balanced over the classes, to choose by without looking at the test set.
 
     Args:
         images: (n, height, width, channels). labels: one-hot (n, classes).
+        fold: a `Fold`, which is split off. None splits a tenth off.
 
     Returns:
         `(images, labels), (held_out_images, held_out_labels)`.
+
+    Raises:
+        UsageError: if there are fewer images than folds.
     """
-    held_out = np.zeros(len(labels), dtype=bool)
-    held_out[balanced_indices(labels.argmax(axis=1), max(10, len(labels) // 10))] = True
+    if fold:
+        held_out = deal_into_folds(labels.argmax(axis=1), fold.count) == fold.number
+    else:
+        held_out = np.zeros(len(labels), dtype=bool)
+        held_out[balanced_indices(labels.argmax(axis=1), max(10, len(labels) // 10))] = True
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])

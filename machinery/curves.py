@@ -6,6 +6,7 @@ All take a list of `compare.Row`, and the PNG to write.
 import textwrap
 
 from machinery.figures import save_figure
+from machinery.records import evaluated_on
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,7 +77,8 @@ def draw_row(axes, row, x_name, metric, colour):
     Returns:
         `(end, label, line)` for the legend: the last value of the curve, or the mean of several.
     """
-    column = f"{row.evaluated_on}_{metric}"
+    split = evaluated_on(row.settings)
+    column = f"{split}_{metric}"
     # The band goes as far as all of its runs.
     epochs = min(len(history["epoch"]) for history in row.histories)
     is_band = len(row.histories) >= LEAST_FOR_A_BAND
@@ -86,7 +88,7 @@ def draw_row(axes, row, x_name, metric, colour):
         length = epochs if is_band else None
         x.append(np.array(times[x_name][:length]))
         y.append(np.array(history.get(column, [])[:length]))
-        stars.append(result["test_accuracy"])
+        stars.append(None if row.folds else result["test_accuracy"])
     spread = np.std(y, axis=0, ddof=1) if is_band else 0
     if is_band:
         x, y = [np.mean(x, axis=0)], [np.mean(y, axis=0)]
@@ -94,7 +96,7 @@ def draw_row(axes, row, x_name, metric, colour):
     for run_x, run_y, star in zip(x, y, stars, strict=True):
         (line,) = axes.plot(
             run_x, run_y, color=colour, marker="o" if len(run_y) == 1 else None,
-            linestyle="--" if row.evaluated_on == "validation" else "-",
+            linestyle="--" if split == "validation" else "-",
         )  # fmt: skip
         if x_name == "minutes" and star is not None and len(run_x):
             axes.plot(run_x[-1], star, "*", color=colour)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
+from data.splits import Fold
 
 ROOT = Path(__file__).parents[1]
 RUNS = "runs"
@@ -53,6 +54,9 @@ def option_parser(epochs):
         help="what is evaluated after each epoch: the test set, as the tutorial does, or a tenth "
         "of the training images, so that the test set is used once, at the end (test; "
         "early_stopping.py and reduce_on_plateau.py: holdout)")  # fmt: skip
+    add("--fold", type=fold_of_folds, metavar="I/K",
+        help="train on the training images outside fold I of K, from 1, and evaluate on that fold "
+        "after each epoch; in DIR/fold_I_of_K. run_all.py --folds K runs all of them")  # fmt: skip
     add_out(parser)
     add("--resume", action="store_true",
         help="go on with an interrupted run after its last finished epoch")  # fmt: skip
@@ -108,6 +112,8 @@ def parse_options(parser):
     most = SAMPLE_TRAINING_IMAGES if getattr(options, "sample", False) else CIFAR10_TRAINING_IMAGES
     if getattr(options, "limit", None) and options.limit > most:
         parser.error(f"argument --limit: {options.limit} is above the {most:,} training images")
+    if getattr(options, "fold", None) and options.validation == "holdout":
+        parser.error("--fold and --validation holdout exclude each other: both hold images out")
     if hasattr(options, "out"):
         writable_folder(parser, "--out", options.out)
     return options
@@ -120,6 +126,14 @@ def writable_folder(parser, option, folder):
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         parser.error(f"argument {option}: can't write to {folder}: {error.strerror}")
+
+
+def fold_of_folds(text):
+    """Parse `2/5`; a type for argparse."""
+    try:
+        return Fold.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
 
 
 def words_of(options, parser):

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from data.splits import Fold
 from machinery.errors import UsageError
 from machinery.files import archive, reading, remove_partial_files, replace_when_complete
 
@@ -44,9 +45,14 @@ class RunFiles(NamedTuple):
     earlier: Path
 
     @classmethod
-    def of(cls, out, name, seed=0):
-        """Return the files of a run in a folder, in one of its own for each seed but 0."""
+    def of(cls, out, name, seed=0, fold=None):
+        """Return the files of a run in a folder, in one of its own for each seed but 0, and fold.
+
+        `compare.read_runs` looks there.
+        """
         folder = Path(out) / f"seed_{seed}" if seed else Path(out)
+        if fold:
+            folder /= f"fold_{fold.number}_of_{fold.count}"
         suffixes = ".png", ".csv", ".json", ".checkpoint.keras", ".checkpoint_before.keras", ".lock"
         return cls(*(folder / f"{name}{suffix}" for suffix in suffixes), folder / "earlier")
 
@@ -98,8 +104,8 @@ def find_earlier_run(files, settings, resume):
 def needed_changes(before, now):
     """Return how to change the options to get the settings of an earlier run, "" if they agree."""
     changes = []
-    for name, value in now.items():
-        earlier, option = before.get(name), f"--{name.replace('_', '-')}"
+    for name in {**before, **now}:
+        earlier, value, option = before.get(name), now.get(name), f"--{name.replace('_', '-')}"
         if earlier == value:
             continue
         if name == "experiment":
@@ -162,6 +168,12 @@ def remark_on_data(cifar10, options):
     return "" if images == "CIFAR-10" else f"on {images}"
 
 
+def evaluated_on(settings):
+    """Return what a run with these settings evaluates after each epoch: "test" or "validation"."""
+    held_out = settings["validation"] == "holdout" or "fold" in settings
+    return "validation" if held_out else "test"
+
+
 def stopped_early(result):
     """Return that a callback ended the run before its last epoch, "" if none did."""
     trained, planned = result.get("epochs_trained"), result["settings"]["epochs"]
@@ -183,6 +195,8 @@ def read_result(path):
         require(result, RESULT_FORM)
         require(result, {name: LATER_FORM[name] for name in LATER_FORM.keys() & result.keys()})
         require(result["settings"], SETTINGS_FORM)
+        if "fold" in result["settings"]:
+            Fold.parse(result["settings"]["fold"])
         return result
 
 

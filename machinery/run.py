@@ -19,6 +19,7 @@ from machinery.records import (
     RunFiles,
     accuracy_line,
     archive_earlier_run,
+    evaluated_on,
     find_earlier_run,
     join_remarks,
     read_history,
@@ -89,7 +90,7 @@ class Run:
 
     def __init__(self, name, experiment_name, experiment, options):
         self.name, self.experiment, self.options = name, experiment, options
-        self.files = RunFiles.of(options.out, name, options.seed)
+        self.files = RunFiles.of(options.out, name, options.seed, options.fold)
         self.epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.epochs)
         divisor = SAMPLE_BATCH_DIVISOR if options.sample else 1
         self.batch_size = options.batch_size or experiment.batch_size // divisor
@@ -104,7 +105,9 @@ class Run:
             "sample": options.sample,
             "limit": options.limit,
         }
-        self.evaluated_on = "validation" if self.validation == "holdout" else "test"
+        if options.fold:
+            self.settings["fold"] = str(options.fold)
+        self.evaluated_on = evaluated_on(self.settings)
         self.epochs_trained, self.last_epoch = 0, self.epochs
         self.history, self.callback_states = {"epoch": []}, []
         self.finished = False
@@ -255,7 +258,9 @@ class Run:
 
     def remarks(self):
         """Return what has to be said beside the accuracy, "" if nothing."""
-        return join_remarks(self.result["remark"], stopped_early(self.result))
+        fold = self.settings.get("fold")
+        without = f"trained without fold {fold}" if fold else ""
+        return join_remarks(without, self.result["remark"], stopped_early(self.result))
 
     @property
     def picture(self):

@@ -202,6 +202,41 @@ def test_loss_is_called_what_it_is(tmp_path, drawn, losses, axis, legend):
     assert sorted(legends[1]) == legend
 
 
+def write_folds(folder, numbers, seed=0):
+    for number in numbers:
+        history = {n.replace("test", "validation"): v for n, v in scaled(number / 2).items()}
+        settings = {"fold": f"{number}/3", "seed": seed}
+        write_run(folder / f"fold_{number}_of_3", history=history, settings=settings)
+
+
+def test_folds_are_a_row_with_their_validation_accuracy(tmp_path, drawn):
+    write_folds(tmp_path / "runs", (1, 2, 3))
+    axes, _ = drawn()
+    assert [(len(panel.lines), len(panel.collections)) for panel in axes] == [(1, 1)] * 3
+    assert axes[0].lines[0].get_linestyle() == "--"
+    (row,) = rows(call("compare.py", "runs", cwd=tmp_path).output).values()
+    assert "run (3 folds)" in row and " 41.00 %  20.50 " in row
+    assert row.endswith("on the folds held out, not on the test images")
+    (row,) = cells(tmp_path).values()
+    assert row[3].startswith("41.00 ± 20.50 % (on the folds held out") and row[4] == "3 of 3 folds"
+    assert row[-1].startswith("`for i in 1 2 3; do") and row[-1].endswith(" --fold $i/3; done`")
+
+
+def test_folds_that_are_missing_and_other_seeds_are_told_apart(tmp_path):
+    write_folds(tmp_path / "runs", (1, 3))
+    write_folds(tmp_path / "runs/seed_1", (1, 2, 3), seed=1)
+    write_run(tmp_path / "runs")
+    output = call("compare.py", cwd=tmp_path).output
+    assert output.count("run (2 of 3 folds)") == output.count("run (3 folds)") == 1
+    assert "\nrun   " in output
+
+
+def test_result_with_a_fold_that_is_none_is_left_out(tmp_path):
+    write_run(tmp_path / "runs")
+    write_run(tmp_path / "runs", "odd", settings={"fold": "9/3"})
+    assert "Left out: runs/odd.json" in call("compare.py", cwd=tmp_path).errors
+
+
 def test_run_without_a_published_accuracy(tmp_path):
     write_run(tmp_path / "runs", published_accuracy=None)
     row = rows(call("compare.py", cwd=tmp_path).output)["run"].split()

@@ -57,6 +57,24 @@ def test_holdout_evaluates_on_validation_images(tmp_path):
     assert "validation_loss" in row and "test_loss" not in row
 
 
+def test_fold_is_evaluated_on_and_recorded(tmp_path):
+    arguments = (*ONE, "--limit", 50, "--fold", "2/5")
+    ended = train(Experiment(tiny_network, 100), *arguments, cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert "(trained without fold 2/5; " in ended.output
+    recorded = result(tmp_path / "runs/fold_2_of_5/mine.json")
+    assert recorded["settings"]["fold"] == "2/5"
+    data = recorded["dataset"]
+    assert (data["training_images"], data["validation_images"]) == (40, 10)
+    (row,) = numbers(tmp_path / "runs/fold_2_of_5/mine.csv")
+    assert "validation_loss" in row and "test_loss" not in row
+
+
+def test_settings_of_a_run_without_a_fold_have_none(tmp_path):
+    train(Experiment(tiny_network, 100), *ONE, cwd=tmp_path)
+    assert "fold" not in result(tmp_path / "runs/mine.json")["settings"]
+
+
 def test_test_images_are_not_looked_at_before_the_end_of_a_holdout(tmp_path, monkeypatch):
     seen = []
 

@@ -30,6 +30,8 @@ def parsed(monkeypatch, *arguments):
         (["--sample", "--data", "here"], "--data"),
         (["--out", "/dev/null/runs"], "can't write to /dev/null/runs"),
         (["--epoch", "3"], "--epoch"),
+        (["--fold", "6/5"], "--fold: '6/5' is not a fold like 1/5, of 2 to 100 folds"),
+        (["--fold", "1/5", "--validation", "holdout"], "exclude each other"),
     ],
 )
 def test_senseless_options_are_refused_in_one_line(

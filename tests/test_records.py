@@ -2,6 +2,7 @@ import json
 from argparse import Namespace
 
 from data.cifar10 import ARRAYS_SHA256
+from data.splits import Fold
 from machinery.errors import UsageError
 from machinery.records import (
     RunFiles,
@@ -70,6 +71,8 @@ def test_nothing_to_resume(tmp_path):
 def test_each_seed_but_0_has_a_folder(tmp_path):
     assert RunFiles.of(tmp_path, "run").result == tmp_path / "run.json"
     assert RunFiles.of(tmp_path, "run", seed=3).result == tmp_path / "seed_3" / "run.json"
+    fold = RunFiles.of(tmp_path, "run", seed=3, fold=Fold(1, 5))
+    assert fold.result == tmp_path / "seed_3" / "fold_1_of_5" / "run.json"
 
 
 def test_accuracy_is_told_with_what_is_special_about_it():
@@ -226,3 +229,15 @@ def test_whatever_has_the_names_of_a_run_is_archived(tmp_path):
     archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
     suffixes = sorted(path.suffix for path in (tmp_path / "earlier").iterdir())
     assert suffixes == [".csv", ".keras", ".png"] and names(tmp_path) == ["earlier"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "changes"),
+    [
+        ({"fold": "1/5"}, {}, "add --fold 1/5"),
+        ({}, {"fold": "1/5"}, "remove --fold"),
+        ({"fold": "1/5"}, {"fold": "2/5"}, "add --fold 1/5"),
+    ],
+)
+def test_another_fold_is_another_run(before, now, changes):
+    assert needed_changes(SETTINGS | before, SETTINGS | now) == changes

@@ -44,6 +44,15 @@ def test_runs_two_seeds_at_once_and_skips_what_is_finished(tmp_path):
     assert len(commands(tmp_path)) == 1
 
 
+def test_runs_every_fold(tmp_path):
+    ended = call(*BASELINE1, "--folds", 2, "--jobs", 1, *TINY, "--epochs", 1, cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert "running: baseline1, fold 1/2 (0 of 1 epochs)" in ended.output
+    assert "baseline1 (2 folds)" in ended.output
+    found = [result(path)["settings"]["fold"] for path in tmp_path.glob("runs/*/baseline1.json")]
+    assert sorted(found) == ["1/2", "2/2"]
+
+
 def test_killed_run_is_resumed(tmp_path):
     process = start(*BASELINE1, *THREE, cwd=tmp_path)
     wait_for(tmp_path / "runs/baseline1.checkpoint.keras", process)
@@ -83,6 +92,9 @@ def test_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["--jobs", "0"], "--jobs"),
         (["--seed", "1"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
+        (["--folds", "1"], "--folds"),
+        (["--fold", "1/5"], "--folds"),
+        (["--folds", "5", "--validation", "holdout"], "exclude each other"),
     ],
 )
 def test_senseless_options_are_refused(tmp_path, arguments, reason):

@@ -1,5 +1,6 @@
 from data.download import find_cifar10
-from data.splits import balanced_indices, hold_out
+from data.splits import Fold, balanced_indices, deal_into_folds, hold_out
+from machinery.errors import UsageError
 
 import keras
 import numpy as np
@@ -50,6 +51,39 @@ def test_hold_out_of_few_images_still_has_every_class(sample):
     one_hot = keras.utils.to_categorical(sample.y_train[few], 10)
     _, (_, held_out_labels) = hold_out(sample.x_train[few], one_hot)
     assert held_out_labels.sum(axis=0).tolist() == [1] * 10
+
+
+@pytest.mark.parametrize(("images", "count"), [(1000, 5), (1000, 7), (20, 5), (37, 10), (20, 20)])
+def test_folds_are_of_equal_size_and_have_equally_many_of_each_class(sample, images, count):
+    labels = sample.y_train[balanced_indices(sample.y_train, images)]
+    folds = deal_into_folds(labels, count)
+    sizes = np.bincount(folds, minlength=count + 1)
+    assert sizes[0] == 0 and len(sizes) == count + 1 and np.ptp(sizes[1:]) <= 1
+    for label in range(10):
+        of_class = np.bincount(folds[labels == label], minlength=count + 1)
+        assert np.ptp(of_class[1:]) <= 1
+
+
+def test_every_image_is_held_out_in_exactly_one_fold(sample):
+    one_hot = keras.utils.to_categorical(sample.y_train, 10)
+    held_out = []
+    for number in (1, 2, 3):
+        (kept, _), (fold, labels) = hold_out(sample.x_train, one_hot, Fold(number, 3))
+        assert len(kept) + len(fold) == 1000 and len(labels) == len(fold)
+        held_out += [image.tobytes() for image in fold]
+        assert not {image.tobytes() for image in kept} & {image.tobytes() for image in fold}
+    assert sorted(held_out) == sorted(image.tobytes() for image in sample.x_train)
+
+
+def test_more_folds_than_images_are_refused():
+    with pytest.raises(UsageError, match="3 training images are too few for 4 folds"):
+        deal_into_folds(np.array([0, 1, 2], np.uint8), 4)
+
+
+@pytest.mark.parametrize("text", ["0/5", "6/5", "1/1", "1/101", "5", "1/5/5", "-1/5", "a/b", ""])
+def test_what_is_no_fold_is_refused(text):
+    with pytest.raises(ValueError, match="is not a fold like 1/5"):
+        Fold.parse(text)
 
 
 @pytest.mark.dataset
