@@ -181,8 +181,10 @@ def test_runner_sees_that_a_run_is_finished(folder, monkeypatch):
     """Though what early_stopping is evaluated on is not the default."""
     monkeypatch.chdir(folder)
     arguments = [str(word) for word in (*TINY, "--epochs", 1)]
-    assert run_all.Job("early_stopping", 0, arguments).is_finished()
-    assert not run_all.Job("early_stopping", 0, [*arguments, "--validation", "test"]).is_finished()
+    assert run_all.Job("early_stopping", 0, None, arguments).is_finished()
+    assert not run_all.Job(
+        "early_stopping", 0, None, [*arguments, "--validation", "test"]
+    ).is_finished()
 
 
 def test_runner_starts_the_script_where_it_is(tmp_path, monkeypatch):
@@ -191,7 +193,7 @@ def test_runner_starts_the_script_where_it_is(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(run_all.subprocess, "Popen", lambda words, **_: started.append(words[1]))
     for name in ("baseline1", "adam"):
-        run_all.Job(name, 0, []).start({0})
+        run_all.Job(name, 0, None, []).start({0})
     assert started == [str(ROOT / "experiments/baseline1.py"), str(ROOT / "extensions/adam.py")]
 
 
