@@ -9,7 +9,6 @@ Whatever ends it, the same command goes on: what is finished is skipped, what wa
 resumed. Options that are not listed here are passed on to the experiments.
 """
 
-import os
 import shlex
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from data.splits import MOST_FOLDS, Fold
 from experiments import EXPERIMENTS, TUTORIAL, load_experiment, room_of
 from extensions import EXTENSIONS, FROM_SCRATCH
 from machinery.callbacks import duration
+from machinery.environment import pin_to, usable_cores
 from machinery.errors import UsageError, readable_errors
 from machinery.lock import owner_of
 from machinery.options import (
@@ -70,7 +70,7 @@ class Job:
         """Return what NAME.json says of a run with these very settings, {} if there is none."""
         try:
             result = read_result(self.files.result)
-        except UsageError:  # a damaged file, which the experiment refuses
+        except UsageError:  # a damaged file, which the experiment archives
             return {}
         return result if result and result["settings"] == self.run.settings else {}
 
@@ -78,8 +78,11 @@ class Job:
         return bool(self.result().get("finished"))
 
     def epoch_seconds(self):
-        """Return how long each epoch took, so far."""
-        return read_history(self.files.history).get("seconds", []) if self.result() else []
+        """Return how long each epoch took, so far; of a damaged NAME.csv, that none is done."""
+        try:
+            return read_history(self.files.history).get("seconds", []) if self.result() else []
+        except UsageError:
+            return []
 
     def start(self, cores):
         """Start the process that a user would start, on some of the processor's cores."""
@@ -88,16 +91,15 @@ class Job:
         words += ["--resume"] if self.result() else []
         self.cores, self.epochs_before = cores, len(self.epoch_seconds())
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        all_cores = os.sched_getaffinity(0)
         with open(self.log, "a") as log:
             print(shlex.join(words), file=log, flush=True)
-            os.sched_setaffinity(0, cores)  # the new process inherits it
+            all_cores = pin_to(cores)  # the new process inherits it
             try:
                 self.process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
                 )
             finally:
-                os.sched_setaffinity(0, all_cores)
+                pin_to(all_cores)
 
     def note_end(self):
         """Take note of how the process ended: finished, killed and to be resumed, or failed."""
@@ -115,7 +117,7 @@ def run_jobs(jobs, slots):
         jobs: a list of `Job`, in the order to start them.
         slots: how many to run at once; the processor's cores are divided among them.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(pin_to() or [])
     free = [cores[slot::slots] for slot in range(slots)]
     running, last_report = [], -SECONDS_BETWEEN_REPORTS
     try:
@@ -180,7 +182,7 @@ def parse_command_line():
     add("--folds", type=whole_number(2, MOST_FOLDS), metavar="K",
         help="K-fold cross-validation: for each fold, 5 or 10 for example, a run that is trained "
         "on the other training images and evaluated on the fold")  # fmt: skip
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     # Two runs on half of the cores each train more images together, see benchmarks/README.md.
     add("--jobs", type=whole_number(1, cores), default=min(2, cores), metavar="N",
         help="how many runs at once, the cores divided among them (%(default)s)")  # fmt: skip

@@ -50,6 +50,24 @@ def default_keras_home():
     return os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(), ".keras")
 
 
+def pin_to(cores=None):
+    """Let this process, and those that it starts from now on, run on these cores only.
+
+    Args:
+        cores: their numbers, or None, which changes nothing.
+
+    Returns:
+        The numbers of the cores that it could run on before; None where the system, such as macOS
+        or Windows, offers no choice. Nothing is changed there.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    before = os.sched_getaffinity(0)
+    if cores:
+        os.sched_setaffinity(0, cores)
+    return before
+
+
 if is_our_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave_at_once)  # until `machinery.errors.readable_errors` begins
 

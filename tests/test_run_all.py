@@ -4,7 +4,16 @@ import os
 import signal
 import time
 
-from conftest import TINY, assert_refused, call, ctrl_c_after, finish, numbers, result, start
+from conftest import (
+    TINY,
+    assert_refused,
+    call,
+    ctrl_c_after,
+    finish,
+    numbers,
+    result,
+    start,
+)
 from machinery.lock import owner_of
 
 import pytest
@@ -82,6 +91,23 @@ def test_failed_run_is_told_and_the_others_go_on(tmp_path):
     assert ended.code == 2
     assert "baseline1 (0 of 1 epochs): exit code 2, see runs/baseline1.log" in ended.errors
     assert result(tmp_path / "runs/baseline2.json")["finished"]
+
+
+def test_damaged_history_of_one_run_stops_no_other(tmp_path):
+    arguments = (*BASELINE1, "--jobs", 1, *TINY, "--epochs", 1)
+    assert call(*arguments, cwd=tmp_path).code == 0
+    (tmp_path / "runs/baseline1.csv").write_text("damaged")
+    ended = call("run_all.py", "baseline1", "baseline2", *arguments[2:], cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert result(tmp_path / "runs/baseline2.json")["finished"]
+
+
+def test_runs_where_the_system_pins_no_process(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(os, "sched_setaffinity")
+    ended = call(*BASELINE1, "--jobs", 1, *TINY, "--epochs", 1, cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert result(tmp_path / "runs/baseline1.json")["finished"]
 
 
 @pytest.mark.parametrize(
