@@ -10,6 +10,7 @@ VGG16_WEIGHTS = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
+VGG16_MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras.applications
 
 
 @keras.saving.register_keras_serializable()  # so that saved models can be loaded
@@ -45,7 +46,10 @@ def pretrained_vgg16(weights, trainable, learning_rate):
     try:
         if weights == "imagenet":
             weights = keras.utils.get_file(
-                origin=VGG16_WEIGHTS, cache_dir=KERAS_HOME, cache_subdir="models"
+                origin=VGG16_WEIGHTS,
+                file_hash=VGG16_MD5,
+                cache_dir=KERAS_HOME,
+                cache_subdir="models",
             )
         vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
     except Exception as error:  # Keras raises nothing narrower when the download fails

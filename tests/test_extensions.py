@@ -1,5 +1,6 @@
 import copy
 import sys
+from pathlib import Path
 
 import compare
 import run_all
@@ -451,6 +452,14 @@ def test_missing_weights_are_told_in_one_line(tmp_path, monkeypatch, script):
     assert_refused(ended, "imagenet", "URL fetch failure", "--weights", "notop.h5")
     ended = call(script, *one, "--weights", "nowhere.h5", cwd=tmp_path)
     assert_refused(ended, "nowhere.h5", "download https://", "--weights")
+
+
+def test_download_that_broke_off_is_not_taken_for_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "KERAS_HOME", tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / Path(pretrained.VGG16_WEIGHTS).name).write_text("half of it")
+    ended = call("extensions/transfer_vgg16.py", *TINY, "--epochs", 1, cwd=tmp_path)
+    assert_refused(ended, "URL fetch failure")  # of the second try
 
 
 def test_weights_of_something_else_are_told_in_one_line(tmp_path):
