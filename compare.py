@@ -14,8 +14,7 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 from data.splits import Fold
-from experiments import EXPERIMENTS, origin_of
-from extensions import EXTENSIONS
+from experiments import ALL, origin_of
 from machinery.curves import draw_accuracy, draw_loss, draw_time
 from machinery.errors import UsageError, readable_errors
 from machinery.options import (
@@ -133,8 +132,8 @@ def read_runs(folders):
             rows.append(Row(name, list(results), list(histories)))
 
     def place_in_tutorial(row):
-        name, names = row.settings["experiment"], (*EXPERIMENTS, *EXTENSIONS)
-        return names.index(name) if name in names else len(names)
+        name = row.settings["experiment"]
+        return ALL.index(name) if name in ALL else len(ALL)
 
     return sorted(rows, key=place_in_tutorial)
 

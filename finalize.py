@@ -5,8 +5,7 @@ By default the model of baseline3, as in the tutorial; --experiment takes any ot
 
 from pathlib import Path
 
-from experiments import EXPERIMENTS, load_experiment
-from extensions import EXTENSIONS
+from experiments import ALL, load_experiment
 from harness import run_experiment
 from machinery.errors import UsageError, readable_errors
 from machinery.files import remove_partial_files
@@ -17,9 +16,8 @@ from machinery.options import add_model, command, option_parser, parse_options, 
 
 def main():
     parser = option_parser("as the experiment")
-    names = *EXPERIMENTS, *EXTENSIONS
-    parser.add_argument("--experiment", choices=names, default="baseline3", metavar="NAME",
-        help=f"whose model: {', '.join(names)} (%(default)s)")  # fmt: skip
+    parser.add_argument("--experiment", choices=ALL, default="baseline3", metavar="NAME",
+        help=f"whose model: {', '.join(ALL)} (%(default)s)")  # fmt: skip
     add_model(parser, "where to save the model")
     options = parse_options(parser)
     if options.fold:

@@ -17,8 +17,8 @@ from itertools import product
 
 import compare
 from data.splits import MOST_FOLDS, Fold
-from experiments import EXPERIMENTS, TUTORIAL, load_experiment, room_of
-from extensions import EXTENSIONS, FROM_SCRATCH
+from experiments import ALL, EXPERIMENTS, TUTORIAL, load_experiment, room_of
+from extensions import FROM_SCRATCH
 from machinery.callbacks import duration
 from machinery.environment import pin_to, usable_cores
 from machinery.errors import UsageError, readable_errors
@@ -174,7 +174,7 @@ def parse_command_line():
     parser = script_parser("%(prog)s [options] [EXPERIMENT ...]")
     add = parser.add_argument
     add("experiments", nargs="*", default=TUTORIAL, metavar="EXPERIMENT",
-        help=f"{', '.join((*EXPERIMENTS, *EXTENSIONS))}; all stands for those of experiments/, "
+        help=f"{', '.join(ALL)}; all stands for those of experiments/, "
         "extensions for those of extensions/ that need no weights of another network (the "
         "tutorial's nine)")  # fmt: skip
     add("--seeds", type=seed_list, default="0", metavar="N,N,...",
@@ -200,7 +200,7 @@ def parse_command_line():
     if options.folds and training.validation == "holdout":
         parser.error("--folds and --validation holdout exclude each other: both hold images out")
     groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH}
-    if unknown := set(options.experiments) - {*EXPERIMENTS, *EXTENSIONS, *groups}:
+    if unknown := set(options.experiments) - {*ALL, *groups}:
         parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
     names = [name for word in options.experiments for name in groups.get(word, [word])]
     options.experiments = list(dict.fromkeys(names))

@@ -12,11 +12,11 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from data.cifar10 import MOST_ARCHIVE_BYTES, SAMPLE, read_archive, read_npz, read_path
+from data.cifar10 import SAMPLE, read_archive, read_path
 from machinery.callbacks import duration
 from machinery.environment import KERAS_HOME
 from machinery.errors import UsageError
-from machinery.files import blame, reading, remove_partial_files, replace_when_complete
+from machinery.files import blame, remove_partial_files, replace_when_complete
 from machinery.lock import only_owner
 
 import keras
@@ -25,7 +25,6 @@ import numpy as np
 SECONDS_WITHOUT_DATA = 20  # a download that stays silent for this long is given up on
 SECONDS_TO_JUDGE = 10  # after which its rate tells how long the rest will take
 MOST_SECONDS = 300  # that this may be, as long as there is another source
-
 
 KERAS_DATASETS = KERAS_HOME / "datasets"
 CACHE = KERAS_DATASETS / "cifar10-verified.npz"
@@ -77,7 +76,7 @@ def find_cifar10(path=None, sample=False):
     """
     path = path or os.environ.get("CIFAR10_PATH")
     if sample:
-        cifar10 = read_npz_file(SAMPLE)._replace(source="the sample that ships with this project")
+        cifar10 = read_path(SAMPLE)._replace(source="the sample that ships with this project")
     elif path:
         cifar10 = read_path(Path(path).expanduser())
         verdict = "" if cifar10.is_official() else " (not the official CIFAR-10: its hashes differ)"
@@ -92,21 +91,13 @@ def find_cifar10(path=None, sample=False):
     return cifar10
 
 
-def read_npz_file(path):
-    with reading(path, MOST_ARCHIVE_BYTES) as file:
-        return read_npz(file)
-
-
 def read_cache():
     """Return what is kept from an earlier download, None if there is nothing, or it is damaged."""
-    for read, path in [
-        (read_npz_file, CACHE),
-        *((read_path, KERAS_DATASETS / name) for name in KERAS_COPIES),
-    ]:
+    for path in (CACHE, *(KERAS_DATASETS / name for name in KERAS_COPIES)):
         if not path.exists():
             continue
         try:
-            cifar10 = read(path)
+            cifar10 = read_path(path)
         except UsageError as error:
             print(f"Dataset: {error}: not used", flush=True)
             continue

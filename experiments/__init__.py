@@ -17,6 +17,7 @@ TUTORIAL = (
 )
 EXPERIMENTS = (*TUTORIAL, "speedrun")
 ROOMS = {"experiments": EXPERIMENTS, "extensions": EXTENSIONS}
+ALL = (*EXPERIMENTS, *EXTENSIONS)
 
 
 def room_of(name):
@@ -36,7 +37,7 @@ def origin_of(name):
         `(command, idea, experiment)`: the script's path and options, a list of words; in a
         sentence, what it changes; the `harness.Experiment`. None if the name is unknown.
     """
-    if name in (*EXPERIMENTS, *EXTENSIONS):
+    if name in ALL:
         module = importlib.import_module(f"{room_of(name)}.{name}")
         return [f"{room_of(name)}/{name}.py"], module.__doc__.splitlines()[0], module.EXPERIMENT
     speedrun = importlib.import_module("experiments.speedrun")

@@ -29,16 +29,17 @@ def define_model(weights="imagenet"):
 EXPERIMENT = Experiment(define_model, epochs=20)
 
 
-def main():
-    parser = option_parser(EXPERIMENT.epochs)
-    add_weights(parser)
-    options = parse_options(parser)
-    # --resume goes on with the weights of the checkpoint, the frozen ones too, whatever is named.
-    experiment = EXPERIMENT._replace(define_model=partial(define_model, options.weights))
-    run_experiment("transfer_vgg16", experiment, options)
-    print(f"Next:            {command('compare.py', options)}")
+def run_with_weights(script, experiment):
+    """Do what `harness.run_test_harness` does, with `--weights` for the experiment's model."""
+    with readable_errors():
+        parser = option_parser(experiment.epochs)
+        add_weights(parser)
+        options = parse_options(parser)
+        # --resume goes on with the weights of the checkpoint, the frozen ones too.
+        define_model = partial(experiment.define_model, options.weights)
+        run_experiment(Path(script).stem, experiment._replace(define_model=define_model), options)
+        print(f"Next:            {command('compare.py', options)}")
 
 
 if __name__ == "__main__":
-    with readable_errors():
-        main()
+    run_with_weights(__file__, EXPERIMENT)

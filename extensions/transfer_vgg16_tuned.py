@@ -9,14 +9,12 @@ https://github.com/royhuang9/transfer_learning
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
-from harness import Experiment, run_experiment
-from machinery.errors import readable_errors
-from machinery.options import add_weights, command, option_parser, parse_options
+from extensions.transfer_vgg16 import run_with_weights
+from harness import Experiment
 from models.pretrained import pretrained_vgg16
 
 
@@ -27,16 +25,5 @@ def define_model(weights="imagenet"):
 EXPERIMENT = Experiment(define_model, epochs=20)
 
 
-def main():
-    parser = option_parser(EXPERIMENT.epochs)
-    add_weights(parser)
-    options = parse_options(parser)
-    # --resume goes on with the weights of the checkpoint, the frozen ones too, whatever is named.
-    experiment = EXPERIMENT._replace(define_model=partial(define_model, options.weights))
-    run_experiment("transfer_vgg16_tuned", experiment, options)
-    print(f"Next:            {command('compare.py', options)}")
-
-
 if __name__ == "__main__":
-    with readable_errors():
-        main()
+    run_with_weights(__file__, EXPERIMENT)

@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 
-from machinery.files import read_array, reading, replace_when_complete
+from machinery.files import blame, read_array, reading, replace_when_complete
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def load_checkpoint(path):
         UsageError: if there is no checkpoint, or it is damaged or foreign. No code in it is run.
     """
     record, states = read_members(path)
-    with reading(path, MOST_BYTES):
+    with blame(path):
         return keras.saving.load_model(path), record, states
 
 

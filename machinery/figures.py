@@ -9,9 +9,8 @@ from matplotlib import font_manager
 MORE_FONTS = (
     "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic",
 )  # fmt: skip
-plt.rcParams["font.family"] = [
-    "DejaVu Sans", *(font for font in MORE_FONTS if font in font_manager.get_font_names())
-]  # fmt: skip
+installed = font_manager.get_font_names()
+plt.rcParams["font.family"] = ["DejaVu Sans", *(font for font in MORE_FONTS if font in installed)]
 
 
 def save_figure(figure, path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from machinery.errors import UsageError
 from machinery.files import dated, reading, replace_when_complete
 from machinery.options import command
-from machinery.records import RESULT_FORM, SETTINGS_FORM, require
+from machinery.records import require_result
 from models.pretrained import Preprocessing  # noqa: F401 - a saved model may contain it
 
 import h5py
@@ -61,8 +61,7 @@ def load_final_model(path):
             if "result" not in archive.attrs:
                 raise ValueError("it is not a model that finalize.py saved")
             result = json.loads(archive.attrs["result"])
-        require(result, RESULT_FORM)
-        require(result["settings"], SETTINGS_FORM)
+        require_result(result)
         model = keras.saving.load_model(path, compile=False)
         if (model.input_shape, model.output_shape) != ((None, 32, 32, 3), (None, 10)):
             raise ValueError(f"it maps {model.input_shape} to {model.output_shape}")

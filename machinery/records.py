@@ -58,10 +58,15 @@ class RunFiles(NamedTuple):
 
     def to_keep(self):
         """Return the files that a run can't make again."""
-        return self.curves, self.history, self.result, self.checkpoint, self.checkpoint_before
+        return self.curves, self.history, self.result, *self.checkpoints()
 
-    def has_checkpoint(self):
-        return self.checkpoint.exists() or self.checkpoint_before.exists()
+    def checkpoints(self):
+        """Return the newest checkpoint and the one before, whether they exist or not."""
+        return self.checkpoint, self.checkpoint_before
+
+    def remove_checkpoints(self):
+        for path in self.checkpoints():
+            path.unlink(missing_ok=True)
 
     def remove_partial(self):
         """Remove what a killed run was just writing."""
@@ -88,7 +93,7 @@ def find_earlier_run(files, settings, resume):
             f"this one are moved to {files.earlier}"
         ) from error
     if not resume:
-        if earlier and not earlier["finished"] and files.has_checkpoint():
+        if earlier and not earlier["finished"] and any(map(Path.exists, files.checkpoints())):
             raise UsageError(
                 f"{files.result} is a run that is not finished: go on with --resume, or choose "
                 "another --out"
@@ -131,12 +136,9 @@ def archive_earlier_run(earlier, files):
     """
     is_finished = bool(earlier and earlier["finished"])
     if is_finished:  # a run that was killed while it finished leaves its checkpoints
-        files.checkpoint.unlink(missing_ok=True)
-        files.checkpoint_before.unlink(missing_ok=True)
+        files.remove_checkpoints()
     kept = [path for path in files.to_keep() if path.exists()]
-    if earlier and not is_finished and kept == [files.result]:
-        return
-    if not kept:
+    if not kept or (earlier and not is_finished and kept == [files.result]):
         return
     if earlier:
         when = earlier["finished"] or earlier["started"]
@@ -192,12 +194,17 @@ def read_result(path):
         return None
     with reading(path, MOST_BYTES) as file:
         result = json.load(file)
-        require(result, RESULT_FORM)
-        require(result, {name: LATER_FORM[name] for name in LATER_FORM.keys() & result.keys()})
-        require(result["settings"], SETTINGS_FORM)
-        if "fold" in result["settings"]:
-            Fold.parse(result["settings"]["fold"])
+        require_result(result)
         return result
+
+
+def require_result(result):
+    """Raise ValueError unless it is the result of a run, with what the other scripts need."""
+    require(result, RESULT_FORM)
+    require(result, {name: LATER_FORM[name] for name in LATER_FORM.keys() & result.keys()})
+    require(result["settings"], SETTINGS_FORM)
+    if "fold" in result["settings"]:
+        Fold.parse(result["settings"]["fold"])
 
 
 def require(record, form):

@@ -182,7 +182,7 @@ class Run:
 
         None if there is none; what is left of the run is archived then.
         """
-        for path in (self.files.checkpoint, self.files.checkpoint_before):
+        for path in self.files.checkpoints():
             if not path.exists():
                 continue
             try:
@@ -192,7 +192,7 @@ class Run:
                 return model, record, states, history
             except (UsageError, ValueError) as error:
                 print(f"{error}. Going back to what was saved before", flush=True)
-        lost = self.files.history, self.files.checkpoint, self.files.checkpoint_before
+        lost = self.files.history, *self.files.checkpoints()
         if lost := [path for path in lost if path.exists()]:
             archive(lost, self.result["started"], self.files.earlier)
             print(f"There is no checkpoint to go on from. What there is was moved to "
@@ -277,8 +277,7 @@ class Run:
 
     def finish(self):
         """Remove the checkpoints, and say what is where."""
-        self.files.checkpoint.unlink(missing_ok=True)
-        self.files.checkpoint_before.unlink(missing_ok=True)
+        self.files.remove_checkpoints()
         print(f"Learning curves: {self.files.curves}")
         print(f"Numbers:         {self.files.history}")
         print(f"Result:          {self.files.result}")

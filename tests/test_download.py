@@ -11,7 +11,8 @@ from pathlib import Path
 
 from conftest import ROOT, assert_refused, call
 from data import cifar10, download
-from data.download import Source, find_cifar10, read_npz_file
+from data.cifar10 import read_path
+from data.download import Source, find_cifar10
 from machinery.errors import UsageError
 from test_cifar10 import (
     assert_same_images,
@@ -261,7 +262,7 @@ def test_archive_is_downloaded_and_kept_for_the_next_run(nowhere, official, arch
     with serving(Fine(archive)) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))
         assert_same_images(find_cifar10(), official)
-    assert_same_images(read_npz_file(download.CACHE), official)
+    assert_same_images(read_path(download.CACHE), official)
     assert find_cifar10().source == str(download.CACHE)
 
 
@@ -350,7 +351,7 @@ def test_two_downloads_at_once_leave_a_good_cache(tmp_path):
     for process in processes:
         assert process.communicate(timeout=500)[0].strip().endswith("True")
     assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["cifar10-verified.npz"]
-    assert read_npz_file(Path(tmp_path / "datasets" / "cifar10-verified.npz")).is_official()
+    assert read_path(Path(tmp_path / "datasets" / "cifar10-verified.npz")).is_official()
 
 
 @pytest.mark.dataset
