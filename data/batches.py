@@ -43,9 +43,9 @@ class TrainingBatches(Batches):
     A callback, `machinery.callbacks.SeedEachEpoch`, calls `shuffle` when an epoch begins.
 
     Args:
-        augment: function `(images, indices, epoch, random) -> images` of a batch: float32 images
-            in [0, 1], their indices in the dataset, the epoch's index from 0, and a
-            `numpy.random.Generator`. None leaves the images as they are.
+        augment: function `(images, labels, indices, epoch, random) -> (images, labels)` of a
+            batch: float32 images in [0, 1], their labels, their indices in the dataset, the
+            epoch's index from 0, and a `numpy.random.Generator`. None leaves them as they are.
     """
 
     def __init__(self, images, labels, batch_size, prep_pixels, augment=None):
@@ -68,5 +68,5 @@ class TrainingBatches(Batches):
         images, labels = super().__getitem__(step)
         if self.augment:
             random = np.random.default_rng(self.batch_seeds[step])
-            images = self.augment(images, self.indices(step), self.epoch, random)
+            images, labels = self.augment(images, labels, self.indices(step), self.epoch, random)
         return images, labels

@@ -171,7 +171,7 @@ class Lookahead(keras.callbacks.Callback):
         self.model.set_weights(self.average)
 
 
-def flip_and_shift(images, indices, epoch, random, without=None):
+def flip_and_shift(images, labels, indices, epoch, random, without=None):
     """Flip every second image, the others in the next epoch, and shift each by up to 2 pixels.
 
     So each pair of epochs shows an image both ways. Borders are filled by reflection.
@@ -191,7 +191,7 @@ def flip_and_shift(images, indices, epoch, random, without=None):
         return size - 1 - np.abs(size - 1 - np.abs(coordinates))
 
     rows, columns = reflect(rows)[:, :, None], reflect(columns)[:, None, :]
-    return images[np.arange(n)[:, None, None], rows, columns]
+    return images[np.arange(n)[:, None, None], rows, columns], labels
 
 
 def test_time_augmentation(model):

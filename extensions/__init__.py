@@ -19,6 +19,7 @@ FROM_SCRATCH = (
     "weight_decay_1",
     "weight_decay_augmentation",
     "random_erasing",
+    "cutmix",
     "batch_256",
     "batch_256_scaled",
 )

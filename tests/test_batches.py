@@ -62,15 +62,15 @@ def test_images_and_labels_stay_together(sample):
 def test_augmentation_is_told_which_images_and_which_epoch(sample):
     seen = []
 
-    def remember(images, indices, epoch, random):
+    def remember(images, labels, indices, epoch, random):
         np.testing.assert_allclose(images, sample.x_train[indices] / 255, atol=1e-6)
         seen.append((indices.tolist(), epoch, type(random)))
-        return images + 1
+        return images + 1, labels + 100
 
     batches = training_batches(sample.x_train[:12], np.arange(12), epoch=5, augment=remember)
     images, labels = batches[1]
     assert images.min() >= 1
-    assert seen == [(labels.tolist(), 5, np.random.Generator)]
+    assert seen == [((labels - 100).tolist(), 5, np.random.Generator)]
 
 
 def test_a_batch_is_augmented_in_the_same_way_each_time(sample):
@@ -82,8 +82,8 @@ def test_a_batch_is_augmented_in_the_same_way_each_time(sample):
 
 
 def test_every_batch_and_epoch_draws_anew():
-    def draw(images, indices, epoch, random):
-        return random.random(3)
+    def draw(images, labels, indices, epoch, random):
+        return random.random(3), labels
 
     images = np.zeros((20, 1, 1, 3), np.uint8)
     drawn = [

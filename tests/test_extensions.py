@@ -19,6 +19,7 @@ from conftest import (
 from data.cifar10 import SAMPLE
 from experiments import EXPERIMENTS, load_experiment
 from extensions import EXTENSIONS, FROM_SCRATCH
+from extensions.cutmix import cut_and_mix
 from extensions.cyclical_learning_rate import TriangularCycles
 from harness import load_dataset
 from machinery.final_model import load_final_model, save_final_model
@@ -109,6 +110,7 @@ CHANGES = {
     "weight_decay_1": {"decay": {0.1}},
     "weight_decay_augmentation": {"decay": {0.001}, "preprocessing": FLIP_AND_SHIFT},
     "random_erasing": {"preprocessing": [*FLIP_AND_SHIFT, "RandomErasing"]},
+    "cutmix": {"preprocessing": FLIP_AND_SHIFT, "augment": cut_and_mix},
     "batch_256": {"batch size": 256},
     "batch_256_scaled": {"batch size": 256, "learning rate": 0.004},
 }
@@ -136,6 +138,28 @@ def test_erasing_hides_a_rectangle_of_every_second_image(photos):
     changed = (np.abs(erase(photos, training=True) - photos) > 1e-6).any(axis=(1, 2, 3))
     assert 0.25 < changed.mean() < 0.75
     np.testing.assert_array_equal(erase(photos, training=False), photos)
+
+
+def test_cutmix_labels_an_image_by_the_pixels_that_it_shows():
+    """Of images that show nothing but their own number."""
+    images = np.broadcast_to(np.arange(20.0)[:, None, None, None], (20, 32, 32, 3))
+    labels = np.eye(20, dtype=np.float32)
+    mixed, told = cut_and_mix(images, labels, np.arange(20), 0, np.random.default_rng(0))
+    shown = np.array([np.bincount(np.ravel(image).astype(int), minlength=20) for image in mixed])
+    assert ((shown > 0).sum(axis=1) == 2).any()
+    # A rectangle's edges lie between pixels, so shares are off by up to a row and a column.
+    np.testing.assert_allclose(told, shown / images[0].size, atol=2 / 32 + 1e-3)
+
+
+def test_cutmix_draws_what_the_batch_is_told_to_draw(photos):
+    def mixed(seed):
+        indices = np.arange(len(photos))
+        labels = np.eye(len(photos), dtype=np.float32)
+        images, _ = cut_and_mix(photos, labels, indices, 0, np.random.default_rng(seed))
+        return np.array(images)
+
+    np.testing.assert_array_equal(mixed(1), mixed(1))
+    assert (mixed(1) != mixed(2)).any()
 
 
 # As scripts.

@@ -103,9 +103,9 @@ def test_prep_pixels_scales_to_one(sample):
 def test_augmentation_is_for_training_images_only(tmp_path, sample):
     seen = []
 
-    def blacken(images, indices, epoch, random):
+    def blacken(images, labels, indices, epoch, random):
         seen.extend((image.tobytes(), epoch) for image in images)
-        return images * 0
+        return images * 0, labels
 
     experiment = Experiment(tiny_network, 2, augment=blacken)
     ended = train(experiment, *TINY, "--epochs", 2, cwd=tmp_path)

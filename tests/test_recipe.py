@@ -15,7 +15,9 @@ import pytest
 from keras import layers
 from keras.callbacks import EarlyStopping, ReduceLROnPlateau
 
-AUGMENT = "def augment(images, indices, epoch, random, by=1):\n    return images * {}\n"
+AUGMENT = (
+    "def augment(images, labels, indices, epoch, random, by=1):\n    return images * {}, labels\n"
+)
 
 
 def from_file(path, code, name="augment"):
