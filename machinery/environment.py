@@ -29,19 +29,34 @@ def is_our_script():
 
 
 def usable_cores():
-    """Return how many of the processor's cores this process may use.
+    """Return how many of the processor's cores this process may use."""
+    return min(visible_cores(), container_quota())
 
-    Of a container's quota, in which Linux counts processor time, a part of a core counts as one.
-    """
-    cores = os.cpu_count() or 1
+
+def visible_cores():
+    """Return how many cores the system would run this process on; TensorFlow counts the same."""
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such file, or no quota, which is written "max"
-        pass
-    return max(1, cores)
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def container_quota(cgroup=Path("/sys/fs/cgroup")):
+    """Return for how many cores at once a container may use processor time, infinity if no limit.
+
+    A part of a core counts as one.
+
+    Args:
+        cgroup: where Linux says so.
+    """
+    version_1 = "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"
+    for names in (["cpu.max"], version_1):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if int(quota) > 0:  # -1 is no limit; neither is "max", which is no number
+                return math.ceil(int(quota) / int(period))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return math.inf
 
 
 def default_keras_home():
@@ -83,6 +98,11 @@ for name in ("stdout", "stderr"):
 # https://www.tensorflow.org/install/source#onednn_cpu_optimizations
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# More threads than a container may keep busy would only make each other wait.
+if usable_cores() < visible_cores():
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, str(usable_cores()))
 
 # No lines about missing GPUs on the screen of someone who knows that he has none.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,15 +1,17 @@
 """What the process is set up with, whatever the user has set: asked in processes of their own."""
 
 import json
+import math
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 from conftest import OFFLINE, ROOT, TINY, finish, start
-from machinery.environment import usable_cores
+from machinery.environment import container_quota, usable_cores
 
 import pytest
 
@@ -139,3 +141,51 @@ def test_cores_are_those_that_the_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "300000\n"}, math.inf),
+        ({"cpu.max": "\n"}, math.inf),
+        ({"cpu.max": "200000 0\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_quota_of_a_container_counts_as_cores(tmp_path, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert container_quota(tmp_path) == cores
+
+
+COUNT_THREADS = """
+import machinery, os, tensorflow as tf
+tf.matmul(tf.ones((500, 500)), tf.ones((500, 500)))
+print(len(os.listdir("/proc/self/task")))
+"""
+# In a mount namespace of its own, where Linux seems to say that there is a quota of half a core.
+QUOTA = "mount -t tmpfs none /sys/fs/cgroup && echo 50000 100000 > /sys/fs/cgroup/cpu.max"
+MAY_MOUNT = shutil.which("unshare") and not subprocess.call(
+    ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], stderr=subprocess.DEVNULL
+)
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="needs the right to mount")
+def test_tensorflow_has_fewer_threads_where_the_quota_is_half_a_core():
+    def threads(*command):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+        ended = subprocess.run(
+            [*command, sys.executable, "-c", COUNT_THREADS],
+            cwd=ROOT, env=clean, capture_output=True, text=True,
+        )  # fmt: skip
+        return int(ended.stdout or 0)
+
+    with_quota = threads("unshare", "-m", "sh", "-c", f'{QUOTA} && exec "$@"', "sh")
+    assert 0 < with_quota < threads() or usable_cores() == 1
