@@ -26,7 +26,14 @@ from machinery.options import (
     script_parser,
     words_of,
 )
-from machinery.records import join_remarks, read_history, read_result, stopped_early
+from machinery.records import (
+    evaluated_on,
+    join_remarks,
+    read_history,
+    read_result,
+    stopped_early,
+    without_accuracy,
+)
 from machinery.run import Run
 
 
@@ -66,7 +73,8 @@ class Row(NamedTuple):
         None for an accuracy that is not known, as the runs are not finished, and for a standard
         deviation that needs more runs than one.
         """
-        accuracies = [result["test_accuracy"] for result in self.results if result["finished"]]
+        finished = [result for result in self.results if result["finished"]]
+        accuracies = [result["test_accuracy"] for result in finished if evaluated_on(self.settings)]
         if self.folds and accuracies:
             curves = [history.get("validation_accuracy") for history in self.histories]
             accuracies = [curve[-1] for curve in curves if curve]
@@ -81,7 +89,13 @@ class Row(NamedTuple):
         result = self.results[0]
         unfinished = "" if result["finished"] else "unfinished, go on with --resume"
         held_out = "on the folds held out, not on the test images" if self.folds else ""
-        return join_remarks(held_out, unfinished, result["remark"], stopped_early(result))
+        return join_remarks(
+            held_out,
+            unfinished,
+            result["remark"],
+            stopped_early(result),
+            without_accuracy(self.settings),
+        )
 
 
 def read_runs(folders):
@@ -230,6 +244,8 @@ def repeating_command(row, words, experiment):
         for setting in usual
         if setting != "seed" and row.settings.get(setting) != usual[setting]
     }
+    if row.settings.get("all_images"):
+        words = ["finalize.py", "--experiment", name, "--all-images"]
     again = shlex.join(["python", *words, *sample, *words_of(Namespace(**special), parser)])
     seeds = sorted(result["settings"]["seed"] for result in row.results)
     if len(seeds) > 1 and not row.folds:
@@ -256,6 +272,7 @@ def main():
         print_markdown(rows)
         return
     print_table(rows)
+    rows = [row for row in rows if evaluated_on(row.settings)]
     draw_accuracy(rows, Path(options.out) / "compare.png")
     draw_loss(rows, Path(options.out) / "compare_loss.png")
     draw_time(rows, Path(options.out) / "compare_time.png")

@@ -5,10 +5,10 @@ import sys
 from data.batches import Batches
 from data.download import find_cifar10
 from harness import load_dataset, prep_pixels
-from machinery.errors import readable_errors
+from machinery.errors import UsageError, readable_errors
 from machinery.final_model import load_final_model
 from machinery.options import add_data, add_model, command, parse_options, script_parser
-from machinery.records import accuracy_line, remark_on_data, stopped_early
+from machinery.records import accuracy_line, remark_on_data, stopped_early, without_accuracy
 
 
 def main():
@@ -18,6 +18,8 @@ def main():
     options = parse_options(parser)
 
     model, training = load_final_model(options.model)
+    if reason := without_accuracy(training["settings"]):
+        raise UsageError(f"{options.model} was {reason}")
     cifar10 = find_cifar10(options.data, options.sample)
     _, _, testX, testY = load_dataset(cifar10)
 

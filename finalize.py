@@ -1,6 +1,10 @@
 """Train the final model on all training images and save it to final_model.h5.
 
-By default the model of baseline3, as in the tutorial; --experiment takes any other.
+By default the model of baseline3, as in the tutorial; --experiment takes any other. When you have
+chosen, --all-images trains it on the test images too, as one does with a model for use: more images
+make a better network. But nothing is left to measure how good it is: any image that could tell has
+been trained on, and would be recognized because it is remembered. Take the accuracy of the same
+model without --all-images as a cautious estimate.
 """
 
 from pathlib import Path
@@ -18,6 +22,8 @@ def main():
     parser = option_parser("as the experiment")
     parser.add_argument("--experiment", choices=ALL, default="baseline3", metavar="NAME",
         help=f"whose model: {', '.join(ALL)} (%(default)s)")  # fmt: skip
+    parser.add_argument("--all-images", action="store_true",
+        help="train on the training and the test images; no accuracy is measured")  # fmt: skip
     add_model(parser, "where to save the model")
     options = parse_options(parser)
     if options.fold:
@@ -29,6 +35,9 @@ def main():
 
     experiment = load_experiment(options.experiment)
     experiment = experiment._replace(test_time_augmentation=None)  # test what is saved
+    if options.all_images and "holdout" in (options.validation, experiment.validation):
+        parser.error("--all-images trains on all images, but --validation holdout, or "
+                     f"{options.experiment} by itself, holds some of them out")  # fmt: skip
 
     def save_model(model, result):
         if model_path.exists():
@@ -44,7 +53,8 @@ def main():
                 f"the run is finished, but its model {model_path} is gone: start without --resume "
                 "to train it again"
             )
-    print(f"Next:            {command('evaluate.py', options)}")
+    if not options.all_images:
+        print(f"Next:            {command('evaluate.py', options)}")
     print(f"Then:            {command('predict.py', options)}")
 
 

@@ -97,6 +97,9 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         valX, valY = testX, testY
         if run.evaluated_on == "validation":
             (trainX, trainY), (valX, valY) = hold_out(trainX, trainY, options.fold)
+        elif run.evaluated_on is None:  # finalize.py --all-images
+            trainX, trainY = np.concatenate([trainX, testX]), np.concatenate([trainY, testY])
+            testX, testY = testX[:0], testY[:0]
 
         # 2. Prepare the pixels: each batch calls prep_pixels when it is needed.
         train = TrainingBatches(trainX, trainY, run.batch_size, prep_pixels, experiment.augment)
@@ -123,14 +126,14 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             initial_epoch=run.epochs_trained,
             epochs=run.last_epoch,
             shuffle=False,  # the run's callbacks shuffle, so that a resumed run can repeat it
-            validation_data=validation,
+            validation_data=validation if run.evaluated_on else None,
             callbacks=run.callbacks(train),  # they fill run.history, too
             verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line per epoch, no bar
         )
         tested = model
         if experiment.test_time_augmentation:
             tested = experiment.test_time_augmentation(model)
-        loss, accuracy = tested.evaluate(test, verbose=0)
+        loss, accuracy = tested.evaluate(test, verbose=0) if run.evaluated_on else (None, None)
 
         # 5. Present the accuracy and the learning curves.
         result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))
@@ -191,13 +194,13 @@ def summarize_diagnostics(history, path, title, loss="loss"):
         title: what stands above the picture.
         loss: what the loss is made of, for its axis.
     """
-    evaluated_on = "test" if "test_loss" in history else "validation"
+    colors = {"train": "tab:blue", "test": "tab:orange", "validation": "tab:orange"}
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 8), sharex=True)
     figure.suptitle(title, wrap=True)
     for axes, metric, label in ((upper, "loss", loss), (lower, "accuracy", "accuracy (%)")):
-        for split, color in (("train", "tab:blue"), (evaluated_on, "tab:orange")):
+        for split in (split for split in colors if f"{split}_{metric}" in history):
             axes.plot(
-                history["epoch"], history[f"{split}_{metric}"], color=color, label=split,
+                history["epoch"], history[f"{split}_{metric}"], color=colors[split], label=split,
                 marker="o" if len(history["epoch"]) < 10 else None,
             )  # fmt: skip
         axes.set_ylabel(label)

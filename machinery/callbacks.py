@@ -38,7 +38,7 @@ class Progress(keras.callbacks.ProgbarLogger):
     Keras says "val" for whatever set `fit` evaluates on; here it is called by its name.
 
     Args:
-        evaluated_on: "test" or "validation".
+        evaluated_on: "test", "validation", or None if nothing is evaluated.
     """
 
     def __init__(self, evaluated_on):
@@ -99,10 +99,11 @@ class SaveProgress(keras.callbacks.Callback):
             "epoch": epoch + 1,
             "train_loss": logs["loss"],
             "train_accuracy": round(100 * logs["accuracy"], 4),
-            f"{self.run.evaluated_on}_loss": logs["val_loss"],
-            f"{self.run.evaluated_on}_accuracy": round(100 * logs["val_accuracy"], 4),
-            "seconds": time.monotonic() - self.start,
         }
+        if split := self.run.evaluated_on:
+            row[f"{split}_loss"] = logs["val_loss"]
+            row[f"{split}_accuracy"] = round(100 * logs["val_accuracy"], 4)
+        row["seconds"] = time.monotonic() - self.start
         self.run.save_epoch(row, self.model, [state_of(callback) for callback in self.others])
 
 

@@ -31,6 +31,7 @@ LATER_FORM = {"hardware": dict, "loss": str}
 # The columns of a history.
 COLUMNS = {"epoch", "train_loss", "train_accuracy", "seconds"}
 TEST_OR_VALIDATION = {"test_loss", "test_accuracy"}, {"validation_loss", "validation_accuracy"}
+NO_ACCURACY = "trained on the test images too, so none are left to measure its accuracy with"
 
 
 class RunFiles(NamedTuple):
@@ -150,9 +151,13 @@ def archive_earlier_run(earlier, files):
 
 
 def accuracy_line(accuracy, *remarks):
-    """Return the tutorial's line, `> 73.500`, and what is special about the number, if anything."""
+    """Return the tutorial's line, `> 73.500`, and what is special about the number, if anything.
+
+    Without an accuracy, None, it is `> none`.
+    """
     told = join_remarks(*remarks)
-    return f"> {accuracy:.3f}" + (f" ({told})" if told else "")
+    number = "none" if accuracy is None else f"{accuracy:.3f}"
+    return f"> {number}" + (f" ({told})" if told else "")
 
 
 def join_remarks(*remarks):
@@ -171,9 +176,19 @@ def remark_on_data(cifar10, options):
 
 
 def evaluated_on(settings):
-    """Return what a run with these settings evaluates after each epoch: "test" or "validation"."""
+    """Return what a run with these settings evaluates after each epoch: "test" or "validation".
+
+    None if it trains on all images.
+    """
+    if settings.get("all_images"):
+        return None
     held_out = settings["validation"] == "holdout" or "fold" in settings
     return "validation" if held_out else "test"
+
+
+def without_accuracy(settings):
+    """Return why a run with these settings measures no accuracy, "" if it does."""
+    return "" if evaluated_on(settings) else NO_ACCURACY
 
 
 def stopped_early(result):
@@ -232,7 +247,8 @@ def read_history(path, epochs=None):
         with reading(path, MOST_BYTES) as file:
             rows = csv.DictReader(io.TextIOWrapper(file, newline=""))
             columns = set(rows.fieldnames or ())
-            complete = any(COLUMNS | others <= columns for others in TEST_OR_VALIDATION)
+            evaluations = columns & set().union(*TEST_OR_VALIDATION)  # none of --all-images
+            complete = columns >= COLUMNS and evaluations in (set(), *TEST_OR_VALIDATION)
             if not complete and columns != {"epoch"}:  # which stands alone before the first epoch
                 raise ValueError("not the history of a run: columns are missing")
             for row in list(rows)[:epochs]:

@@ -26,6 +26,7 @@ from machinery.records import (
     remark_on_data,
     require,
     stopped_early,
+    without_accuracy,
     write_history,
     write_result,
 )
@@ -83,7 +84,7 @@ class Run:
         epochs, batch_size, validation: as the options or the experiment say.
         epochs_trained: how many are done. last_epoch: the one to stop after, at the latest.
         history: a list for each column of NAME.csv. result: what goes into NAME.json.
-        cifar10: the images. evaluated_on: "test" or "validation".
+        cifar10: the images. evaluated_on: "test", "validation", or None with --all-images.
         callback_states: what `SaveProgress` restores.
         finished: whether there is nothing left to do.
     """
@@ -107,6 +108,8 @@ class Run:
         }
         if options.fold:
             self.settings["fold"] = str(options.fold)
+        if getattr(options, "all_images", False):  # an option of finalize.py
+            self.settings["all_images"] = True
         self.evaluated_on = evaluated_on(self.settings)
         self.epochs_trained, self.last_epoch = 0, self.epochs
         self.history, self.callback_states = {"epoch": []}, []
@@ -237,11 +240,11 @@ class Run:
         self.epochs_trained = row["epoch"]
 
     def result_of(self, model, accuracy, loss, training_images, validation_images, test_images):
-        """Return what goes into NAME.json."""
+        """Return what goes into NAME.json; accuracy and loss are None if they aren't measured."""
         operations = operations_per_image(model) * training_images * self.epochs_trained
         self.result |= {
-            "test_accuracy": round(100 * accuracy, 4),
-            "test_loss": round(loss, 6),
+            "test_accuracy": None if accuracy is None else round(100 * accuracy, 4),
+            "test_loss": None if loss is None else round(loss, 6),
             "loss": name_of_loss(model),
             "epochs_trained": self.epochs_trained,
             "parameters": model.count_params(),
@@ -260,14 +263,20 @@ class Run:
         """Return what has to be said beside the accuracy, "" if nothing."""
         fold = self.settings.get("fold")
         without = f"trained without fold {fold}" if fold else ""
-        return join_remarks(without, self.result["remark"], stopped_early(self.result))
+        return join_remarks(
+            without,
+            self.result["remark"],
+            stopped_early(self.result),
+            without_accuracy(self.settings),
+        )
 
     @property
     def picture(self):
         """What `summarize_diagnostics` draws: history, path, title, name of the loss."""
         trained, usual = len(self.history["epoch"]), self.experiment.epochs
         of_usual = "" if trained == usual else f" of {usual}"
-        accuracy = f"test accuracy {self.result['test_accuracy']:.2f} %"
+        accuracy = self.result["test_accuracy"]
+        accuracy = "no test" if accuracy is None else f"test accuracy {accuracy:.2f} %"
         title = f"{self.name}: {accuracy} after {trained}{of_usual} epochs\n{self.remarks()}"
         return self.history, self.files.curves, title.strip(), self.result.get("loss", "loss")
 

@@ -2,7 +2,18 @@ import os
 import re
 
 import harness
-from conftest import ROOT, TINY, assert_refused, call, ctrl_c_after, result
+from conftest import (
+    BLUE,
+    ORANGE,
+    ROOT,
+    TINY,
+    assert_refused,
+    call,
+    colours,
+    ctrl_c_after,
+    numbers,
+    result,
+)
 from experiments import EXPERIMENTS
 from machinery.lock import only_owner
 
@@ -10,6 +21,9 @@ import numpy as np
 import pytest
 
 ONE = (*TINY, "--epochs", 1)
+
+
+ALL_IMAGES = (*TINY, "--epochs", 2, "--experiment", "baseline1", "--all-images")
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +123,76 @@ def test_speedrun_is_tested_as_it_is_saved(tmp_path, sample):
     assert accuracies[0] == accuracies[1]
 
 
+@pytest.fixture(scope="module")
+def on_all_images(tmp_path_factory):
+    """A folder with a model that was trained on all images, and what finalize.py printed."""
+    folder = tmp_path_factory.mktemp("all_images")
+    ended = call("finalize.py", *ALL_IMAGES, cwd=folder)
+    assert ended.code == 0, ended.errors
+    return folder, ended.output
+
+
+def test_all_images_are_those_for_training_and_for_the_test(tmp_path, monkeypatch):
+    seen = []
+
+    class Seen(harness.TrainingBatches):
+        def __init__(self, images, labels, *others):
+            seen.append((len(images), labels.sum(axis=0).tolist()))
+            super().__init__(images, labels, *others)
+
+    monkeypatch.setattr(harness, "TrainingBatches", Seen)
+    call("finalize.py", *ALL_IMAGES, cwd=tmp_path)
+    assert seen == [(30, [3.0] * 10)]
+
+
+def test_of_all_images_no_accuracy_is_reported(on_all_images):
+    folder, output = on_all_images
+    assert "\n> none (" in output and "trained on the test images too" in output
+    assert "evaluate.py" not in output and f"Then:            python {ROOT}/predict.py\n" in output
+    recorded = result(folder / "runs" / "final_model.json")
+    assert recorded["test_accuracy"] is recorded["test_loss"] is None
+    assert recorded["dataset"]["training_images"] == 30
+    assert recorded["dataset"]["test_images"] == 0
+    columns = set(numbers(folder / "runs" / "final_model.csv")[0])
+    assert columns == {"epoch", "train_loss", "train_accuracy", "seconds"}
+
+
+def test_picture_of_all_images_has_the_training_curves_only(on_all_images):
+    shown = colours(on_all_images[0] / "runs" / "final_model.png")
+    assert BLUE in shown and ORANGE not in shown
+
+
+def test_model_of_all_images_is_not_evaluated_but_predicts(on_all_images):
+    folder, _ = on_all_images
+    ended = call("evaluate.py", "--sample", cwd=folder)
+    assert_refused(ended, "final_model.h5 was trained on the test images too")
+    assert call("predict.py", cwd=folder).code == 0
+
+
+def test_run_on_all_images_is_compared_without_an_accuracy(on_all_images):
+    ended = call("compare.py", cwd=on_all_images[0])
+    assert ended.code == 0, ended.errors
+    (row,) = re.findall(r"^final_model.*", ended.output, re.M)
+    assert row.split()[3] == "-" and "trained on the test images too" in row
+    ended = call("compare.py", "--markdown", cwd=on_all_images[0])
+    assert "finalize.py --experiment baseline1 --all-images" in ended.output
+
+
+def test_run_on_all_images_is_resumed_as_one(tmp_path):
+    with ctrl_c_after(1):
+        assert call("finalize.py", *ALL_IMAGES, cwd=tmp_path).code == 130
+    without = call("finalize.py", *ALL_IMAGES[:-1], "--resume", cwd=tmp_path)
+    assert_refused(without, "to go on, add --all-images")
+    ended = call("finalize.py", *ALL_IMAGES, "--resume", cwd=tmp_path)
+    assert "Resuming after epoch 1 of 2" in ended.output, ended.errors
+    assert (tmp_path / "final_model.h5").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (("--all-images", "--validation", "holdout"), "holds some of them out"),
+        (("--all-images", "--experiment", "early_stopping"), "early_stopping by itself"),
         (("--model", "model.keras"), "must end in .h5"),
         (("--model", "/dev/null/model.h5"), "can't write to /dev/null"),
         (("--experiment", "baseline9"), "baseline9"),
