@@ -1,8 +1,12 @@
 """Compare runs: a table of their accuracies, and pictures of all their learning curves.
 
 Runs that differ in nothing but the seed are taken together, and so are the folds of a
-cross-validation: the table has their mean and standard deviation. The pictures draw them in one
-colour; three and more as their mean, with a band of one standard deviation around it.
+cross-validation: the table has their mean, their standard deviation, and how far the mean may be
+from the truth. The pictures draw them in one colour; three and more as their mean, with a band of
+one standard deviation around it.
+
+    python compare.py                         what is in runs/
+    python compare.py --against baseline3     and how much better or worse it is than baseline3
 """
 
 import os
@@ -17,6 +21,7 @@ from data.splits import Fold
 from experiments import ALL, origin_of
 from machinery.curves import draw_accuracy, draw_loss, draw_time
 from machinery.errors import UsageError, readable_errors
+from machinery.intervals import half_width_95
 from machinery.options import (
     RUNS,
     add_out,
@@ -35,6 +40,8 @@ from machinery.records import (
     without_accuracy,
 )
 from machinery.run import Run
+
+SHARED_BY_A_PAIR = "seed", "fold", "epochs", "sample", "limit", "mixed_precision"
 
 
 class Row(NamedTuple):
@@ -66,20 +73,34 @@ class Row(NamedTuple):
         """How many folds the cross-validation has, None if it is none."""
         return Fold.parse(self.settings["fold"]).count if "fold" in self.settings else None
 
-    def measured(self):
-        """Return the mean accuracy at the end in percent, and its standard deviation.
+    def accuracies(self):
+        """Return the accuracy at the end of each finished run in percent.
 
-        That on the test images, or of folds, on the images that each of them holds out.
-        None for an accuracy that is not known, as the runs are not finished, and for a standard
-        deviation that needs more runs than one.
+        That on the test images, or of folds, on the images that each of them holds out. A
+        dictionary, by what two runs must share if their accuracies are to be compared.
         """
-        finished = [result for result in self.results if result["finished"]]
-        accuracies = [result["test_accuracy"] for result in finished if evaluated_on(self.settings)]
-        if self.folds and accuracies:
-            curves = [history.get("validation_accuracy") for history in self.histories]
-            accuracies = [curve[-1] for curve in curves if curve]
-        deviation = stdev(accuracies) if len(accuracies) > 1 else None
-        return mean(accuracies) if accuracies else None, deviation
+        found = {}
+        for result, history in zip(self.results, self.histories, strict=True):
+            accuracy = result["test_accuracy"]
+            if self.folds:
+                accuracy = history.get("validation_accuracy", [None])[-1]
+            if result["finished"] and accuracy is not None:
+                shared = [result["settings"].get(setting) for setting in SHARED_BY_A_PAIR]
+                found[(*shared, result["remark"])] = accuracy
+        return found
+
+    def against(self, reference):
+        """Say how much higher the accuracies are than those of another row, in pairs of runs."""
+        others = reference.accuracies()
+        accuracies = self.accuracies()
+        pairs = [accuracies[shared] - others[shared] for shared in accuracies if shared in others]
+        if self is reference or not pairs:
+            return "-" if self is reference else "no pair"
+        half_width = half_width_95(pairs, self.folds)
+        if half_width is None:
+            return f"{mean(pairs):+.2f} (one pair)"
+        noise = " (within noise)" if abs(mean(pairs)) <= half_width else ""
+        return f"{mean(pairs):+.2f} ± {half_width:.2f}{noise}"
 
     def epochs_trained(self):
         return len(self.histories[0]["epoch"])
@@ -156,12 +177,37 @@ def percent(accuracy):
     return "-" if accuracy is None else f"{accuracy:.2f} %"
 
 
-def print_table(rows):
+def find_row(rows, name):
+    """Return the row of a name.
+
+    Raises:
+        UsageError: if there is none, or more than one.
+    """
+    found = [row for row in rows if row.name == name]
+    if len(found) != 1:
+        names = ", ".join(dict.fromkeys(row.name for row in rows))
+        count = "more than one run" if found else "no run"
+        raise UsageError(f"--against {name}: there is {count} of this name, but {names}")
+    return found[0]
+
+
+def print_table(rows, reference=None):
+    """Print the table for the terminal.
+
+    Args:
+        rows: a list of `Row`.
+        reference: one of them, with which the others are compared, or None.
+    """
     width = max(len(row.label) for row in rows)
-    print(f"{'':{width}}  published  measured  +-       epochs      time   PFLOP")
+    against = f"{f'against {reference.name}':28}" if reference else ""
+    print(f"{'':{width}}  published  measured   std   95 %  {against}   epochs      time   PFLOP")
     for row in rows:
-        accuracy, deviation = row.measured()
-        deviation = "" if deviation is None else f"{deviation:.2f}"
+        accuracies = list(row.accuracies().values())
+        accuracy = mean(accuracies) if accuracies else None
+        deviation = f"{stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        half_width = half_width_95(accuracies, row.folds)
+        half_width = "" if half_width is None else f"{half_width:.2f}"
+        against = f"{row.against(reference):28}" if reference else ""
         planned, done = row.settings["epochs"], row.epochs_trained()
         epochs = f"{done}" if done == planned else f"{done} of {planned}"
         time = mean(sum(history.get("seconds", [])) for history in row.histories)
@@ -170,24 +216,37 @@ def print_table(rows):
         petaflop = f"{petaflop:.4f}" if petaflop else "-"
         published = percent(row.results[0]["published_accuracy"])
         print(
-            f"{row.label:{width}}  {published:>9}  {percent(accuracy):>8}  "
-            f"{deviation:4}  {epochs:>9}  {minutes:4}:{seconds:02}  {petaflop:>6}  "
+            f"{row.label:{width}}  {published:>9}  {percent(accuracy):>8}  {deviation:>4}  "
+            f"{half_width:>5}  {against}{epochs:>9}  {minutes:4}:{seconds:02}  {petaflop:>6}  "
             f"{row.remark()}".rstrip()
         )
     print(
         "Published: by the tutorial; of a speed run: its target. Measured: accuracy on the test\n"
         "images at the end of the run (of folds, on the images that each holds out), the mean of\n"
-        "several seeds or folds +- their standard deviation.\n"
+        "several seeds or folds; std: their standard deviation; 95 %: the true mean is no further\n"
+        "than this from it, with a confidence of 95 %."
+    )
+    if reference:
+        print(
+            f"Against {reference.name}: the mean difference, and what may be chance of it,\n"
+            "of runs with the same seed, epochs, images and precision."
+        )
+    print(
         "Time: minutes:seconds, evaluations after each epoch included.\n"
         "PFLOP: the 10^15 multiplications and additions of convolutions and dense layers."
     )
 
 
-def print_markdown(rows):
-    """Print the table of README.md: what was measured, and the command that repeats it."""
+def print_markdown(rows, reference=None):
+    """Print the tables of README.md: what was measured, and the command that repeats it.
+
+    Args:
+        rows, reference: see `print_table`.
+    """
     columns = {
         "script": "---", "what changed": "---", "epochs": "---:", "published": "---:",
-        "measured": "---:", "n": "---:", "time per epoch": "---:", "precision": "---",
+        "measured": "---:", **({f"against {reference.name}": "---:"} if reference else {}),
+        "n": "---:", "time per epoch": "---:", "precision": "---",
         "processor": "---", "to repeat it": "---",
     }  # fmt: skip
     print_cells(columns)
@@ -195,10 +254,10 @@ def print_markdown(rows):
     for row in rows:
         words, idea, experiment = origin_of(row.settings["experiment"]) or (None, "-", None)
         epochs = f"{row.epochs_trained()} of {experiment.epochs if experiment else '?'}"
-        accuracy, deviation = row.measured()
-        measured = percent(accuracy)
-        if deviation is not None:
-            measured = f"{accuracy:.2f} ± {deviation:.2f} %"
+        accuracies = list(row.accuracies().values())
+        measured = percent(mean(accuracies) if accuracies else None)
+        if half_width := half_width_95(accuracies, row.folds):
+            measured = f"{mean(accuracies):.2f} ± {half_width:.2f} %"
         if row.remark():
             measured += f" ({row.remark()})"
         seconds = [time for history in row.histories for time in history.get("seconds", [])]
@@ -208,6 +267,7 @@ def print_markdown(rows):
             epochs,
             percent(row.results[0]["published_accuracy"]),
             measured,
+            *([row.against(reference)] if reference else []),
             f"{len(row.results)} of {row.folds} folds" if row.folds else len(row.results),
             f"{mean(seconds):.1f} s" if seconds else "-",
             {True: "bfloat16", False: "float32"}.get(row.settings.get("mixed_precision"), "-"),
@@ -264,14 +324,18 @@ def main():
         help=f"folders with runs ({RUNS})")  # fmt: skip
     parser.add_argument("--markdown", action="store_true",
         help="print the table as README.md has it, and draw nothing")  # fmt: skip
+    parser.add_argument("--against", metavar="NAME",
+        help="say of each run how far its accuracy is from that of the run NAME, in pairs of the "
+        "same seed, epochs and images")  # fmt: skip
     add_out(parser)
     options = parse_options(parser)
 
     rows = read_runs(options.folders)
+    reference = find_row(rows, options.against) if options.against else None
     if options.markdown:
-        print_markdown(rows)
+        print_markdown(rows, reference)
         return
-    print_table(rows)
+    print_table(rows, reference)
     rows = [row for row in rows if evaluated_on(row.settings)]
     draw_accuracy(rows, Path(options.out) / "compare.png")
     draw_loss(rows, Path(options.out) / "compare_loss.png")

@@ -42,12 +42,12 @@ def test_table_has_what_is_published_and_measured(tmp_path):
     assert row == ["run", "85.88", "%", "41.00", "%", "3", "0:04", "1.2500"]
 
 
-def cells(folder, *arguments):
+def cells(folder, *arguments, columns=10):
     """The rows of the table for README.md, by their first column."""
     ended = call("compare.py", "--markdown", *arguments, cwd=folder)
     assert ended.code == 0, ended.errors
     lines = [line[2:-2].split(" | ") for line in ended.output.splitlines()]
-    assert {len(line) for line in lines} == {10}
+    assert {len(line) for line in lines} == {columns}
     return {first: others for first, *others in lines[2:]}
 
 
@@ -83,7 +83,7 @@ def test_several_seeds_are_a_row_with_their_mean_and_their_number(tmp_path):
         folder = tmp_path / "runs" / f"seed_{seed}" if seed else tmp_path / "runs"
         write_run(folder, settings=settings, test_accuracy=accuracy)
     (row,) = cells(tmp_path).values()
-    assert row[3:5] == ["13.00 ± 3.61 %", "3"]
+    assert row[3:5] == ["13.00 ± 8.96 %", "3"]
     assert row[-1] == (
         "`for seed in 0 1 2; do python experiments/dropout_augmentation.py --epochs 3 "
         "--no-mixed-precision --seed $seed; done`"
@@ -215,10 +215,10 @@ def test_folds_are_a_row_with_their_validation_accuracy(tmp_path, drawn):
     assert [(len(panel.lines), len(panel.collections)) for panel in axes] == [(1, 1)] * 3
     assert axes[0].lines[0].get_linestyle() == "--"
     (row,) = rows(call("compare.py", "runs", cwd=tmp_path).output).values()
-    assert "run (3 folds)" in row and " 41.00 %  20.50 " in row
+    assert "run (3 folds)" in row and " 41.00 %  20.50  80.53 " in row
     assert row.endswith("on the folds held out, not on the test images")
     (row,) = cells(tmp_path).values()
-    assert row[3].startswith("41.00 ± 20.50 % (on the folds held out") and row[4] == "3 of 3 folds"
+    assert row[3].startswith("41.00 ± 80.53 % (on the folds held out") and row[4] == "3 of 3 folds"
     assert row[-1].startswith("`for i in 1 2 3; do") and row[-1].endswith(" --fold $i/3; done`")
 
 
@@ -235,6 +235,41 @@ def test_result_with_a_fold_that_is_none_is_left_out(tmp_path):
     write_run(tmp_path / "runs")
     write_run(tmp_path / "runs", "odd", settings={"fold": "9/3"})
     assert "Left out: runs/odd.json" in call("compare.py", cwd=tmp_path).errors
+
+
+def write_seeds(folder, name, accuracies, **settings):
+    for seed, accuracy in enumerate(accuracies):
+        place = folder / f"seed_{seed}" if seed else folder
+        write_run(place, name, settings={"seed": seed, **settings}, test_accuracy=accuracy)
+
+
+def test_differences_to_a_row_are_those_of_pairs(tmp_path):
+    """They may be clear where the accuracies themselves overlap."""
+    write_seeds(tmp_path / "runs", "one", [50.0, 60.0, 70.0])
+    write_seeds(tmp_path / "runs", "two", [51.0, 61.2, 71.1])
+    write_seeds(tmp_path / "runs", "three", [53.0, 57.0, 70.5])
+    write_seeds(tmp_path / "runs", "four", [49.0], limit=None)
+    write_seeds(tmp_path / "runs", "five", [49.0], epochs=5)
+    write_seeds(tmp_path / "runs", "six", [49.0], mixed_precision=True)
+    ended = call("compare.py", "--against", "one", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    told = {name: row.partition(" % ")[2].partition(" % ")[2] for name, row in
+            rows(ended.output).items()}  # fmt: skip
+    assert "  -  " in told["one"]
+    assert "  +1.10 ± 0.25   " in told["two"]
+    assert "  +0.17 ± 7.49 (within noise)  " in told["three"]
+    assert "  -1.00 (one pair)  " in told["four"]
+    assert "  no pair  " in told["five"] and "  no pair  " in told["six"]
+    table = cells(tmp_path, "--against", "one", columns=11)
+    assert table["`two`"][4] == "+1.10 ± 0.25"
+
+
+@pytest.mark.parametrize("name", ["mine", "twice"])
+def test_name_that_is_none_or_two_is_refused(tmp_path, name):
+    write_run(tmp_path / "runs", "twice")
+    write_run(tmp_path / "runs/seed_1", "twice", settings={"limit": 50})
+    ended = call("compare.py", "--against", name, cwd=tmp_path)
+    assert_refused(ended, f"--against {name}", "twice")
 
 
 def test_run_without_a_published_accuracy(tmp_path):
@@ -280,7 +315,7 @@ def test_runs_that_differ_only_in_the_seed_are_taken_together(tmp_path):
     for folder, seed, accuracy in (("a", 0, 10), ("b", 1, 12), ("c", 2, 17), ("d", 2, 18)):
         write_run(tmp_path / folder, settings={"seed": seed}, test_accuracy=accuracy)
     (row,) = rows(call("compare.py", "a", "b", "c", cwd=tmp_path).output).values()
-    assert "run (3 seeds)" in row and "13.00 %  3.61" in row
+    assert "run (3 seeds)" in row and "13.00 %  3.61   8.96 " in row
     # c and d have the same seed
     assert list(rows(call("compare.py", "b", "c", "d", cwd=tmp_path).output)) == [
         "b/run", "c/run", "d/run"

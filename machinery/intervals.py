@@ -1,0 +1,28 @@
+"""How far the mean of a few runs may be from the truth.
+
+Student 1908, "The Probable Error of a Mean"; for folds, Nadeau and Bengio 2003, "Inference for the
+Generalization Error", section 3: their training images overlap, so they vary together.
+"""
+
+from math import sqrt
+from statistics import stdev
+
+# Student's t, below which 97.5 % lie, for 1, 2, 3 and more degrees of freedom. From 30 on it is 2.
+T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+def half_width_95(values, folds=None):
+    """Return d so that mean ± d holds the truth in 95 of 100 cases, None of fewer than two values.
+
+    Args:
+        values: accuracies of runs that differ in the seed, or in the fold, or differences of them.
+        folds: of how many folds they are. None if they are seeds, which are independent.
+    """
+    if len(values) < 2:
+        return None
+    t = T_975[min(len(values) - 1, len(T_975)) - 1]
+    return t * stdev(values) * sqrt(1 / len(values) + (1 / (folds - 1) if folds else 0))

@@ -1,0 +1,22 @@
+from machinery.intervals import half_width_95
+
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 40])
+def test_interval_holds_the_truth_in_95_of_100_cases(count):
+    random = np.random.default_rng(0)
+    samples = random.normal(70, 2, size=(4000, count))
+    held = [abs(np.mean(values) - 70) <= half_width_95(values) for values in samples.tolist()]
+    assert 0.94 < np.mean(held) < 0.96
+
+
+def test_interval_of_folds_is_wider_as_they_share_their_training_images():
+    values = [70.0, 71.0, 73.0, 70.5, 69.0]
+    ratio = half_width_95(values, folds=5) / half_width_95(values)
+    assert ratio == pytest.approx(((1 / 5 + 1 / 4) / (1 / 5)) ** 0.5)
+
+
+def test_one_run_has_no_interval():
+    assert half_width_95([70.0]) is half_width_95([]) is None
