@@ -195,7 +195,10 @@ def tiny_network(units=8, optimizer=None, loss="categorical_crossentropy"):
             layers.Dense(10, activation="softmax", dtype="float32"),
         ]
     )
-    model.compile(optimizer or keras.optimizers.SGD(0.01), loss, metrics=["accuracy"])
+    # Eagerly: tracing a function for two steps takes longer than the steps.
+    model.compile(
+        optimizer or keras.optimizers.SGD(0.01), loss, metrics=["accuracy"], run_eagerly=True
+    )
     return model
 
 
