@@ -1,20 +1,57 @@
 """Pictures."""
 
+import logging
+import sys
+import warnings
+
 from machinery.files import replace_when_complete
 
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
+from matplotlib.text import Text
 
-# For names of folders in scripts that Matplotlib's own font does not have, as far as installed.
-MORE_FONTS = (
-    "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic",
-)  # fmt: skip
-installed = font_manager.get_font_names()
-plt.rcParams["font.family"] = ["DejaVu Sans", *(font for font in MORE_FONTS if font in installed)]
+FONT = "DejaVu Sans"  # comes with Matplotlib, as does one with a box for each character there is
+LAST_RESORT = "Last Resort"
+# Who wants Chinese characters does not care that their font has no normal weight.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 def save_figure(figure, path):
-    """Write a Matplotlib figure to a PNG file and close it."""
-    with replace_when_complete(path) as temporary:
+    """Write a Matplotlib figure to a PNG file and close it.
+
+    Names of folders may be in any script: what Matplotlib's own font lacks is drawn in those that
+    are installed.
+    """
+    texts = figure.findobj(Text)
+    more, lacking = fonts_for("".join(text.get_text() for text in texts))
+    for text in texts if more else []:
+        text.set_fontfamily([FONT, *more])
+    if lacking:
+        print(f"No font is installed for {lacking}: boxes stand for it in {path}", file=sys.stderr)
+    with replace_when_complete(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, dpi=100)
     plt.close(figure)
+
+
+def fonts_for(text):
+    """Return the names of fonts, beside Matplotlib's own, that a text needs, and what all lack.
+
+    Args:
+        text: what is to be drawn.
+
+    Returns:
+        `(names, lacking)`: a list of texts, and a text of the characters that no font has.
+    """
+    lacking = {character for character in text if character.isprintable()}
+    needed = []
+    installed = [name for name in font_manager.get_font_names() if LAST_RESORT not in name]
+    for name in [FONT, *sorted(installed)]:
+        font = font_manager.get_font(font_manager.findfont(name))
+        has = {character for character in lacking if font.get_char_index(ord(character))}
+        lacking -= has
+        if has and name != FONT:
+            needed.append(name)
+        if not lacking:
+            break
+    return needed, "".join(sorted(lacking))

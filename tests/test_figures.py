@@ -1,7 +1,9 @@
-from machinery.figures import save_figure
+from machinery.figures import fonts_for, save_figure
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
 
@@ -27,3 +29,33 @@ def test_figure_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
     assert (tmp_path / "figure.png").read_text() == "earlier"
     assert len(list(tmp_path.iterdir())) == 1
     plt.close(figure)
+
+
+OF_STIX, OF_NONE = "\N{MATHEMATICAL ITALIC SMALL ALPHA}", "\N{EGYPTIAN HIEROGLYPH A001}"
+
+
+def drawn(path, text):
+    """The pixels of a picture of a text."""
+    figure = plt.figure(figsize=(2, 1))
+    figure.text(0.1, 0.1, text, fontsize=40)
+    save_figure(figure, path)
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_character_that_another_font_has_is_drawn_in_that(tmp_path):
+    """STIX comes with Matplotlib, too."""
+    box = drawn(tmp_path / "box.png", OF_NONE)
+    assert (drawn(tmp_path / "alpha.png", OF_STIX) != box).any()
+    needed, lacking = fonts_for("aé$_" + OF_STIX)
+    assert len(needed) == 1 and not lacking
+    assert fonts_for("aé$_\n") == ([], "")
+
+
+def test_character_that_no_font_has_is_told_in_one_line(tmp_path, capsys, recwarn, monkeypatch):
+    monkeypatch.setattr(font_manager, "get_font_names", list)
+    drawn(tmp_path / "x.png", f"a{OF_NONE}b")
+    assert capsys.readouterr().err == (
+        f"No font is installed for {OF_NONE}: boxes stand for it in {tmp_path / 'x.png'}\n"
+    )
+    assert not recwarn.list
