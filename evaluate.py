@@ -1,9 +1,9 @@
-"""Evaluate the final model on the 10,000 test images and print its top-1 accuracy in percent."""
+"""Evaluate the final model on the test images and print its top-1 accuracy in percent."""
 
 import sys
 
 from data.batches import Batches
-from data.download import find_cifar10
+from data.download import find_dataset
 from harness import load_dataset, prep_pixels
 from machinery.errors import UsageError, readable_errors
 from machinery.final_model import load_final_model
@@ -20,8 +20,15 @@ def main():
     model, training = load_final_model(options.model)
     if reason := without_accuracy(training["settings"]):
         raise UsageError(f"{options.model} was {reason}")
-    cifar10 = find_cifar10(options.data, options.sample)
-    _, _, testX, testY = load_dataset(cifar10)
+    size = model.input_shape[1]
+    dataset = find_dataset(options.data, options.sample, size if options.data else None)
+    class_names = training["dataset"]["class_names"]
+    if list(dataset.class_names) != class_names or dataset.image_size() != size:
+        raise UsageError(
+            f"{options.model} tells {', '.join(class_names)} apart, in images of {size}x{size} "
+            "pixels: name such images with --data"
+        )
+    _, _, testX, testY = load_dataset(dataset)
 
     model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
     _, accuracy = model.evaluate(
@@ -29,7 +36,7 @@ def main():
         verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line, no bar
     )
     trained = training["remark"] and f"trained {training['remark']}"
-    tested = remark_on_data(cifar10, options) and f"tested {remark_on_data(cifar10, options)}"
+    tested = remark_on_data(dataset, options) and f"tested {remark_on_data(dataset, options)}"
     print(accuracy_line(100 * accuracy, trained, stopped_early(training), tested))
     print(f"Next: {command('predict.py', options)}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.batches import Batches, TrainingBatches
-from data.download import find_cifar10
+from data.download import find_dataset
 from data.splits import balanced_indices, hold_out
 from machinery.errors import UsageError, readable_errors
 from machinery.fast_layers import fuse_batch_norm
@@ -31,8 +31,9 @@ class Experiment(NamedTuple):
     """What makes an experiment different from the others.
 
     Fields:
-        define_model: function that returns a compiled Keras model from float32 images
-            (n, 32, 32, 3) in [0, 1] to ten class probabilities.
+        define_model: function `(input_shape, classes)`, by default (32, 32, 3) and 10, that returns
+            a compiled Keras model from float32 images (n, *input_shape) in [0, 1] to class
+            probabilities (n, classes).
         epochs: passes over the training images, unless `--epochs` says otherwise.
         published_accuracy: top-1 test accuracy in percent, as the tutorial reports it; None if it
             does not.
@@ -91,7 +92,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             return
 
         # 1. Load the images and their labels.
-        trainX, trainY, testX, testY = load_dataset(run.cifar10, options.limit)
+        trainX, trainY, testX, testY = load_dataset(run.dataset, options.limit)
         # The tutorial evaluates on the test set after each epoch. To choose between models, take
         # --validation holdout or --fold, which set some of the training images aside for that.
         valX, valY = testX, testY
@@ -112,7 +113,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         # Mixed precision: weights and their updates in float32, layers compute in bfloat16.
         # Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
         keras.config.set_dtype_policy("mixed_bfloat16" if options.mixed_precision else "float32")
-        model = experiment.define_model()
+        model = experiment.define_model(trainX.shape[1:], trainY.shape[1])
         if experiment.learning_rate:
             model.optimizer.learning_rate = experiment.learning_rate(len(train), run.epochs)
         if experiment.initialize:
@@ -145,29 +146,31 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         run.finish()
 
 
-def load_dataset(cifar10=None, limit=None):
-    """Return CIFAR-10 as `trainX, trainY, testX, testY`.
+def load_dataset(dataset=None, limit=None):
+    """Return images and labels as `trainX, trainY, testX, testY`.
 
     Args:
-        cifar10: a `data.cifar10.Cifar10`; None finds or downloads the full dataset.
+        dataset: a `data.dataset.Dataset`; None finds or downloads the whole of CIFAR-10.
         limit: keep this many training images, and a fifth as many test images but at least 10,
             balanced over the classes. None keeps all.
 
     Returns:
-        trainX, testX: uint8 images (n, 32, 32, 3) in 0..255.
-        trainY, testY: float32 one-hot labels (n, 10).
+        trainX, testX: uint8 images in 0..255, (n, 32, 32, 3) of CIFAR-10.
+        trainY, testY: float32 one-hot labels, (n, 10) of CIFAR-10.
 
     Raises:
-        UsageError: if CIFAR-10 can't be had, or has fewer training images than the limit.
+        UsageError: if CIFAR-10 can't be had, or there are fewer training images than the limit.
     """
-    trainX, trainY, testX, testY = (cifar10 or find_cifar10()).arrays().values()
+    dataset = dataset or find_dataset()
+    trainX, trainY, testX, testY = dataset.arrays().values()
     if limit:
         if limit > len(trainX):
             raise UsageError(f"--limit {limit} is above the {len(trainX):,} training images")
         train = balanced_indices(trainY, limit)
-        test = balanced_indices(testY, max(10, limit // 5))
+        test = balanced_indices(testY, min(len(testX), max(10, limit // 5)))
         trainX, trainY, testX, testY = trainX[train], trainY[train], testX[test], testY[test]
-    trainY, testY = keras.utils.to_categorical(trainY, 10), keras.utils.to_categorical(testY, 10)
+    classes = len(dataset.class_names)
+    trainY, testY = (keras.utils.to_categorical(labels, classes) for labels in (trainY, testY))
     return trainX, trainY, testX, testY
 
 

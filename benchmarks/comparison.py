@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
-from data.download import find_cifar10
+from data.download import find_dataset
 from experiments import TUTORIAL, load_experiment
 from machinery.options import (
     add_data,
@@ -87,7 +87,7 @@ def compare(ways, references, options):
             compared with.
         options: what `parse_comparison` returned.
     """
-    find_cifar10(options.data, options.sample)  # downloads, or fails, before anything starts
+    find_dataset(options.data, options.sample)  # downloads, or fails, before anything starts
     common = AVX2 if options.as_avx2 else {}
 
     def start(way, *arguments):

@@ -10,7 +10,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
-from data.download import find_cifar10
+from data.download import find_dataset
 from machinery.errors import readable_errors
 
 from comparison import comparison_parser, parse_comparison, spread
@@ -24,7 +24,7 @@ def main():
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         parser.error("two runs at once need two cores")
-    find_cifar10(options.data, options.sample)  # downloads, or fails, before anything starts
+    find_dataset(options.data, options.sample)  # downloads, or fails, before anything starts
     print("\n| experiment | one run, images/s | two runs together | ratio (least to most) |")
     print("|---|---:|---:|---:|", flush=True)
     for name in options.experiments:

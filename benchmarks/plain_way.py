@@ -17,12 +17,12 @@ def train_plainly(connection, name, options, most_steps=None):
         name: of the experiment.
         options: `data`, `sample` and `images`: which images, and how many.
     """
-    from data.download import find_cifar10
+    from data.download import find_dataset
     from harness import load_dataset
 
-    cifar10 = find_cifar10(options.data, options.sample)
-    trainX, trainY, testX, testY = load_dataset(cifar10, options.images)
-    del cifar10  # in_one_file.py does not keep the bytes either
+    dataset = find_dataset(options.data, options.sample)
+    trainX, trainY, testX, testY = load_dataset(dataset, options.images)
+    del dataset  # in_one_file.py does not keep the bytes either
     trainX, testX = in_one_file.prep_pixels(trainX, testX)
     model = load_experiment(name).define_model()
     while True:

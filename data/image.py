@@ -1,7 +1,5 @@
 """One photo, as the networks want it."""
 
-import warnings
-
 from machinery.errors import UsageError
 from machinery.files import reading
 
@@ -12,33 +10,52 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 MOST_BYTES = 500_000_000
 
+# A file of a few bytes can claim any size: what is decoded has to fit in memory. Of a JPEG, an
+# eighth of the height and width can be decoded alone, so that photos of large cameras can be read.
+MOST_PIXELS = 89_000_000
+MOST_PIXELS_OF_JPEG = 250_000_000
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit does not know of that
 
-def load_image(path):
-    """Read a photo as the model wants it.
+
+def load_image(path, size=32):
+    """Read a photo as the model wants it; see `read_image`.
+
+    Raises:
+        UsageError: if it is missing, or can't be read.
+    """
+    with reading(path, MOST_BYTES) as file:
+        return read_image(file, size)
+
+
+def read_image(file, size):
+    """Read a photo from an open file.
 
     The largest square in the middle is taken and scaled down. Transparent parts become white.
 
     Args:
-        path: an image file of any size and mode, in one of `FORMATS`; of an animation, the first
+        file: an image of any size and mode, in one of `FORMATS`; of an animation, the first
             picture is taken.
+        size: height and width of the result, in pixels.
 
     Returns:
-        uint8 RGB (32, 32, 3) in 0..255.
+        uint8 RGB (size, size, 3) in 0..255.
 
     Raises:
-        UsageError: if it is missing, not an image, damaged, or has more pixels than Pillow
-            considers safe (89 million): a file of a few bytes can claim any size.
+        UsageError: if it has too many pixels.
+        ValueError: if it is not an image. Pillow can raise nearly anything at one that is damaged.
     """
-    with reading(path, MOST_BYTES) as content, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(content, formats=FORMATS) as file:
-                image = to_rgb(ImageOps.exif_transpose(file))
-        except UnidentifiedImageError:
-            raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}") from None
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UsageError(f"{path}: too many pixels, make it smaller first ({error})") from error
-    return np.asarray(ImageOps.fit(image, (32, 32), Image.Resampling.LANCZOS))
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}") from None
+    with image:
+        pixels = image.width * image.height
+        if image.format == "JPEG" and not image.info.get("progressive"):
+            image.draft("RGB", (4 * size, 4 * size))
+        if pixels > MOST_PIXELS_OF_JPEG or image.width * image.height > MOST_PIXELS:
+            raise UsageError(f"{file.name}: too many pixels ({pixels:,}): make it smaller first")
+        image = to_rgb(ImageOps.exif_transpose(image))
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
 
 
 def to_rgb(image):

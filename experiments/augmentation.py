@@ -29,8 +29,8 @@ def flip_and_shift():
     ]
 
 
-def define_model():
-    return vgg(blocks=3, preprocessing=flip_and_shift())
+def define_model(input_shape=(32, 32, 3), classes=10):
+    return vgg(input_shape, classes, blocks=3, preprocessing=flip_and_shift())
 
 
 EXPERIMENT = Experiment(define_model, epochs=100, published_accuracy=84.47)

@@ -17,8 +17,10 @@ from harness import Experiment, run_test_harness
 from models.vgg import vgg
 
 
-def define_model():
+def define_model(input_shape=(32, 32, 3), classes=10):
     return vgg(
+        input_shape,
+        classes,
         blocks=3,
         dropout_rates=(0.2, 0.3, 0.4, 0.5),
         batch_norm=True,

@@ -5,12 +5,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
-from data.cifar10 import CLASS_NAMES
-from data.download import find_cifar10
+from data.download import find_dataset
 from harness import load_dataset
 from machinery.errors import readable_errors
 from machinery.figures import save_figure
-from machinery.options import add_data, add_out, command, parse_options, script_parser
+from machinery.options import (
+    add_data,
+    add_image_size,
+    add_out,
+    command,
+    parse_options,
+    script_parser,
+)
 
 import matplotlib.pyplot as plt
 
@@ -18,21 +24,20 @@ import matplotlib.pyplot as plt
 def main():
     parser = script_parser()
     add_data(parser)
+    add_image_size(parser)
     add_out(parser)
     options = parse_options(parser)
 
-    cifar10 = find_cifar10(options.data, options.sample)
-    trainX, trainY, testX, testY = load_dataset(cifar10)
+    dataset = find_dataset(options.data, options.sample, options.image_size)
+    trainX, trainY, testX, testY = load_dataset(dataset)
     print(f"Train: X={trainX.shape}, y={trainY.shape}, {trainX.dtype}")
     print(f"Test:  X={testX.shape}, y={testY.shape}, {testX.dtype}")
 
     figure, axes = plt.subplots(3, 3, figsize=(6, 6.5))
-    figure.suptitle(
-        f"The first nine training images of {'the sample of ' * options.sample}CIFAR-10"
-    )
+    figure.suptitle(f"Nine training images: {dataset.source}", wrap=True)
     for ax, image, label in zip(axes.flat, trainX, trainY.argmax(axis=1), strict=False):
         ax.imshow(image)
-        ax.set_title(CLASS_NAMES[label])
+        ax.set_title(dataset.class_names[label])
         ax.axis("off")
     figure.tight_layout()
     path = Path(options.out) / "explore_dataset.png"

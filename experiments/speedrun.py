@@ -39,9 +39,9 @@ MOMENTUM = 0.85
 WEIGHT_DECAY = 0.0089  # times the learning rate, per step
 
 
-def define_model(widths, without=None):
+def define_model(input_shape=(32, 32, 3), classes=10, *, widths, without=None):
     """Build and compile the network: fixed whitening filters, then three blocks of two layers."""
-    inputs = keras.Input((32, 32, 3))
+    inputs = keras.Input(input_shape)
     # Whitening amplifies small differences between pixels, which bfloat16 would round away.
     x = layers.Normalization(
         mean=(0.491, 0.482, 0.447),  # of the training images, for each colour
@@ -57,7 +57,7 @@ def define_model(widths, without=None):
         x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
         x = normalize_and_activate(x, without)
     x = layers.GlobalMaxPooling2D()(x)
-    x = layers.Dense(10, use_bias=False, dtype="float32")(x)
+    x = layers.Dense(classes, use_bias=False, dtype="float32")(x)
     x = layers.Rescaling(1 / 9, dtype="float32")(x)  # unsure of itself at first
     model = keras.Model(inputs, layers.Softmax(dtype="float32")(x))
     if without != "identity":
@@ -106,7 +106,7 @@ def whiten(model, images):
 
     Args:
         model: what `define_model` returned, changed in place.
-        images: uint8 (n, 32, 32, 3), the training images.
+        images: uint8 (n, height, width, 3), the training images.
     """
     layer = model.get_layer("whitening")
     normalized = model.layers[1](images[:5000] / np.float32(255))
@@ -201,7 +201,7 @@ def test_time_augmentation(model):
 
     Krizhevsky et al. 2012, section 4.1, https://doi.org/10.1145/3065386
     """
-    inputs = keras.Input((32, 32, 3))
+    inputs = keras.Input(model.input_shape[1:])
     padded = keras.ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     views = inputs, padded[:, :-2, :-2], padded[:, 2:, 2:]
     once, up_left, down_right = (
@@ -220,7 +220,7 @@ def experiment(target="88.62", without=None):
     if without != "averaging":
         callbacks.append(Lookahead())
     return Experiment(
-        partial(define_model, TARGETS[target]["widths"], without),
+        partial(define_model, widths=TARGETS[target]["widths"], without=without),
         epochs=TARGETS[target]["epochs"],
         published_accuracy=float(target),
         batch_size=512,

@@ -17,8 +17,8 @@ from models.vgg import vgg
 import keras
 
 
-def define_model():
-    return vgg(blocks=3, optimizer=keras.optimizers.Adam(learning_rate=0.001))
+def define_model(input_shape=(32, 32, 3), classes=10):
+    return vgg(input_shape, classes, blocks=3, optimizer=keras.optimizers.Adam(learning_rate=0.001))
 
 
 EXPERIMENT = Experiment(define_model, epochs=100)

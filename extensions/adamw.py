@@ -18,9 +18,9 @@ from models.vgg import vgg
 import keras
 
 
-def define_model():
+def define_model(input_shape=(32, 32, 3), classes=10):
     optimizer = keras.optimizers.AdamW(learning_rate=0.001, weight_decay=0.004)
-    return vgg(blocks=3, optimizer=optimizer)
+    return vgg(input_shape, classes, blocks=3, optimizer=optimizer)
 
 
 EXPERIMENT = Experiment(define_model, epochs=100)

@@ -17,8 +17,13 @@ from models.vgg import vgg
 import keras
 
 
-def define_model():
-    return vgg(blocks=3, optimizer=keras.optimizers.SGD(learning_rate=0.004, momentum=0.9))
+def define_model(input_shape=(32, 32, 3), classes=10):
+    return vgg(
+        input_shape,
+        classes,
+        blocks=3,
+        optimizer=keras.optimizers.SGD(learning_rate=0.004, momentum=0.9),
+    )
 
 
 EXPERIMENT = Experiment(define_model, epochs=100, batch_size=256)

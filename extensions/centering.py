@@ -20,12 +20,12 @@ from keras import layers
 MEANS = 125.307, 122.950, 113.865  # of the training images' red, green and blue, in 0..255
 
 
-def define_model():
+def define_model(input_shape=(32, 32, 3), classes=10):
     # In float32: rounding large values to bfloat16 before the subtraction would lose small ones.
     scaling = layers.Normalization(
         mean=[mean / 255 for mean in MEANS], variance=[1, 1, 1], dtype="float32"
     )
-    return vgg(blocks=3, preprocessing=[scaling])
+    return vgg(input_shape, classes, blocks=3, preprocessing=[scaling])
 
 
 EXPERIMENT = Experiment(define_model, epochs=100)

@@ -19,8 +19,8 @@ from models.vgg import vgg
 from keras import layers
 
 
-def define_model():
-    return vgg(blocks=3, preprocessing=flip_and_shift())
+def define_model(input_shape=(32, 32, 3), classes=10):
+    return vgg(input_shape, classes, blocks=3, preprocessing=flip_and_shift())
 
 
 def cut_and_mix(images, labels, indices, epoch, random):

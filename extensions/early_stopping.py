@@ -18,8 +18,8 @@ from models.vgg import vgg
 import keras
 
 
-def define_model():
-    return vgg(blocks=3)
+def define_model(input_shape=(32, 32, 3), classes=10):
+    return vgg(input_shape, classes, blocks=3)
 
 
 EXPERIMENT = Experiment(

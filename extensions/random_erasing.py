@@ -18,10 +18,10 @@ from models.vgg import vgg
 from keras import layers
 
 
-def define_model():
+def define_model(input_shape=(32, 32, 3), classes=10):
     # A probability of 1/2, for images in [0, 1]; in float32, as bfloat16 would round the pixels.
     erase = layers.RandomErasing(factor=(0.5, 0.5), value_range=(0, 1), dtype="float32")
-    return vgg(blocks=3, preprocessing=[*flip_and_shift(), erase])
+    return vgg(input_shape, classes, blocks=3, preprocessing=[*flip_and_shift(), erase])
 
 
 EXPERIMENT = Experiment(define_model, epochs=100)

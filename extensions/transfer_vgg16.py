@@ -22,8 +22,8 @@ from machinery.options import add_weights, command, option_parser, parse_options
 from models.pretrained import pretrained_vgg16
 
 
-def define_model(weights="imagenet"):
-    return pretrained_vgg16(weights, trainable=False, learning_rate=0.001)
+def define_model(input_shape=(32, 32, 3), classes=10, weights="imagenet"):
+    return pretrained_vgg16(input_shape, classes, weights, trainable=False, learning_rate=0.001)
 
 
 EXPERIMENT = Experiment(define_model, epochs=20)
@@ -36,7 +36,7 @@ def run_with_weights(script, experiment):
         add_weights(parser)
         options = parse_options(parser)
         # --resume goes on with the weights of the checkpoint, the frozen ones too.
-        define_model = partial(experiment.define_model, options.weights)
+        define_model = partial(experiment.define_model, weights=options.weights)
         run_experiment(Path(script).stem, experiment._replace(define_model=define_model), options)
         print(f"Next:            {command('compare.py', options)}")
 

@@ -18,8 +18,8 @@ from harness import Experiment
 from models.pretrained import pretrained_vgg16
 
 
-def define_model(weights="imagenet"):
-    return pretrained_vgg16(weights, trainable=True, learning_rate=0.00001)
+def define_model(input_shape=(32, 32, 3), classes=10, weights="imagenet"):
+    return pretrained_vgg16(input_shape, classes, weights, trainable=True, learning_rate=0.00001)
 
 
 EXPERIMENT = Experiment(define_model, epochs=20)

@@ -16,8 +16,8 @@ from harness import Experiment, run_test_harness
 from models.vgg import vgg
 
 
-def define_model():
-    return vgg(blocks=3, weight_decay=0.001, preprocessing=flip_and_shift())
+def define_model(input_shape=(32, 32, 3), classes=10):
+    return vgg(input_shape, classes, blocks=3, weight_decay=0.001, preprocessing=flip_and_shift())
 
 
 EXPERIMENT = Experiment(define_model, epochs=100)

@@ -6,6 +6,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from data.dataset import CLASS_NAMES
 from machinery.errors import UsageError
 from machinery.files import dated, reading, replace_when_complete
 from machinery.options import command
@@ -47,8 +48,9 @@ def load_final_model(path):
     """Load the model that finalize.py saved, and say how it was trained.
 
     Returns:
-        `(model, result)`: a Keras model from float32 images (n, 32, 32, 3) in [0, 1] to class
-        probabilities (n, 10), and the result of its training.
+        `(model, result)`: a Keras model from float32 images (n, size, size, 3) in [0, 1] to class
+        probabilities (n, classes), and the result of its training, whose `dataset` has the
+        `class_names`.
 
     Raises:
         UsageError: if there is no such file, or it is not such a model. No code in it is run.
@@ -63,8 +65,14 @@ def load_final_model(path):
             result = json.loads(archive.attrs["result"])
         require_result(result)
         model = keras.saving.load_model(path, compile=False)
-        if (model.input_shape, model.output_shape) != ((None, 32, 32, 3), (None, 10)):
-            raise ValueError(f"it maps {model.input_shape} to {model.output_shape}")
+        class_names = result["dataset"].setdefault("class_names", list(CLASS_NAMES))
+        if not all(isinstance(name, str) for name in class_names):
+            raise ValueError("the names of its classes are no texts")
+        size, classes = model.input_shape[1], len(class_names)
+        if (model.input_shape, model.output_shape) != ((None, size, size, 3), (None, classes)):
+            raise ValueError(
+                f"it maps {model.input_shape} to {model.output_shape}, for {classes} classes"
+            )
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
     print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs")
     return model, result

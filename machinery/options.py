@@ -19,6 +19,8 @@ FINAL_MODEL = "final_model.h5"
 SAMPLE_EPOCHS = 20
 SAMPLE_BATCH_DIVISOR = 4
 
+MOST_IMAGE_SIZE = 512
+
 
 def script_parser(usage="%(prog)s [options]"):
     """Return a parser that explains the script by its docstring."""
@@ -38,6 +40,7 @@ def option_parser(epochs):
     """
     parser = script_parser()
     add_data(parser)
+    add_image_size(parser)
     add = parser.add_argument
     add("--epochs", type=whole_number(1), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
@@ -67,11 +70,25 @@ def add_data(parser):
     """Add the options that choose the images."""
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--data", type=os.path.expanduser, metavar="PATH",
-        help="cifar-10-python.tar.gz, a folder extracted from it, or an .npz; the environment "
-        "variable CIFAR10_PATH does the same (default: a download, kept for later)")  # fmt: skip
+        help="cifar-10-python.tar.gz, a folder extracted from it, or an .npz; or pictures of your "
+        "own, in train/CLASS/ and test/CLASS/, or in CLASS/; the environment variable "
+        "CIFAR10_PATH does the same (default: a download, kept for later)")  # fmt: skip
     data.add_argument("--sample", action="store_true",
         help="use the 1,250 images of CIFAR-10 that ship with this project: quick, no download, "
         "low accuracy")  # fmt: skip
+
+
+def add_image_size(parser):
+    parser.add_argument("--image-size", type=multiple_of_8, metavar="N",
+        help="height and width to scale pictures of your own to, a multiple of 8 (32)")  # fmt: skip
+
+
+def multiple_of_8(text):
+    """Parse a size in pixels that three poolings can halve; a type for argparse."""
+    number = whole_number(8, MOST_IMAGE_SIZE)(text)
+    if number % 8:
+        raise argparse.ArgumentTypeError(f"{number} is not a multiple of 8")
+    return number
 
 
 def add_mixed_precision(parser):
@@ -110,7 +127,8 @@ def parse_options(parser):
     """Parse the command line; refuse what makes no sense before anything is loaded."""
     options = parser.parse_args()
     most = SAMPLE_TRAINING_IMAGES if getattr(options, "sample", False) else CIFAR10_TRAINING_IMAGES
-    if getattr(options, "limit", None) and options.limit > most:
+    own = getattr(options, "data", None) or os.environ.get("CIFAR10_PATH")
+    if not own and getattr(options, "limit", None) and options.limit > most:
         parser.error(f"argument --limit: {options.limit} is above the {most:,} training images")
     if getattr(options, "fold", None) and options.validation == "holdout":
         parser.error("--fold and --validation holdout exclude each other: both hold images out")
@@ -183,4 +201,6 @@ def command(script, options=None):
     if script == "evaluate.py" or script.startswith("experiments/"):
         words += ["--sample"] if getattr(options, "sample", False) else []
         words += ["--data", options.data] if getattr(options, "data", None) else []
+    if script.startswith("experiments/") and getattr(options, "image_size", None):
+        words += ["--image-size", str(options.image_size)]
     return shlex.join(words)

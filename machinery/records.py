@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from data.dataset import CLASS_NAMES
 from data.splits import Fold
 from machinery.errors import UsageError
 from machinery.files import archive, reading, remove_partial_files, replace_when_complete
@@ -165,9 +166,12 @@ def join_remarks(*remarks):
     return "; ".join(remark for remark in remarks if remark)
 
 
-def remark_on_data(cifar10, options):
+def remark_on_data(dataset, options):
     """Return what a result must say about its images, "" if they are all of CIFAR-10."""
-    images = "CIFAR-10" if cifar10.is_official() else "images that are not the official CIFAR-10"
+    images = "CIFAR-10" if dataset.is_cifar10() else "images that are not the official CIFAR-10"
+    if dataset.class_names != CLASS_NAMES:
+        size, classes = dataset.image_size(), len(dataset.class_names)
+        images = f"{dataset.source.partition(',')[0]}, {classes} classes, {size}x{size} pixels"
     if options.sample:
         images = "the sample of CIFAR-10"
     if getattr(options, "limit", None):

@@ -6,7 +6,8 @@ import platform
 import sys
 from datetime import datetime
 
-from data.download import find_cifar10
+from data.dataset import CLASS_NAMES
+from data.download import find_dataset
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import usable_cores
@@ -84,7 +85,7 @@ class Run:
         epochs, batch_size, validation: as the options or the experiment say.
         epochs_trained: how many are done. last_epoch: the one to stop after, at the latest.
         history: a list for each column of NAME.csv. result: what goes into NAME.json.
-        cifar10: the images. evaluated_on: "test", "validation", or None with --all-images.
+        dataset: the images. evaluated_on: "test", "validation", or None with --all-images.
         callback_states: what `SaveProgress` restores.
         finished: whether there is nothing left to do.
     """
@@ -121,22 +122,26 @@ class Run:
         Args:
             earlier: the result of the run whose files are there already, or None.
         """
-        self.cifar10 = find_cifar10(self.options.data, self.options.sample)
+        self.dataset = find_dataset(self.options.data, self.options.sample, self.options.image_size)
         self.result = {
             "name": self.name,
             "test_accuracy": None,
             "test_loss": None,
-            "published_accuracy": self.experiment.published_accuracy,
-            "remark": remark_on_data(self.cifar10, self.options),
+            "published_accuracy": self.published_accuracy(),
+            "remark": remark_on_data(self.dataset, self.options),
             "settings": self.settings,
-            "dataset": {"source": self.cifar10.source, "sha256": self.cifar10.sha256},
+            "dataset": {
+                "source": self.dataset.source,
+                "sha256": self.dataset.sha256,
+                "class_names": self.dataset.class_names,
+            },
             "versions": software(),
             "hardware": hardware(),
             "started": datetime.now().isoformat(timespec="seconds"),
             "finished": None,
         }
         if self.options.resume:
-            if earlier["dataset"]["sha256"] != self.cifar10.sha256:
+            if earlier["dataset"]["sha256"] != self.dataset.sha256:
                 raise UsageError(
                     f"{self.files.result} was started with other images, "
                     f"from {earlier['dataset']['source']}"
@@ -146,6 +151,11 @@ class Run:
             archive_earlier_run(earlier, self.files)
         self.files.remove_partial()
         write_result(self.files.result, self.result)
+
+    def published_accuracy(self):
+        """Return what the tutorial publishes, None for images of another kind than CIFAR-10's."""
+        is_like_cifar10 = self.dataset.class_names == CLASS_NAMES
+        return self.experiment.published_accuracy if is_like_cifar10 else None
 
     def resume_if_interrupted(self, model):
         """Return the model of the latest checkpoint, if there is one, in place of a new one.

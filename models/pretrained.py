@@ -24,24 +24,29 @@ class Preprocessing(layers.Layer):
         return keras.applications.vgg16.preprocess_input(255 * images)
 
 
-def pretrained_vgg16(weights, trainable, learning_rate):
-    """Build and compile the convolutions of VGG-16, with dense layers of 128 and ten units.
+def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
+    """Build and compile the convolutions of VGG-16, with a dense layer of 128 units and a softmax.
 
     Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
 
     Args:
+        input_shape: height, width and channels of an image, of at least 32x32 pixels.
+        classes: their number.
         weights: of the convolutions: a file, or "imagenet" for Keras's download, kept for later.
         trainable: whether the convolutions learn; the layers after them always do.
         learning_rate: of Adam.
 
     Returns:
-        A compiled `keras.Model` from float32 images (n, 32, 32, 3) in [0, 1] to float32 class
-        probabilities (n, 10).
+        A compiled `keras.Model` from float32 images (n, height, width, 3) in [0, 1] to float32
+        class probabilities (n, classes).
 
     Raises:
-        UsageError: if the weights can't be had, or are not those of VGG-16's convolutions.
+        UsageError: if the images are too small, or the weights can't be had, or are not those of
+            VGG-16's convolutions.
     """
-    inputs = keras.Input(shape=(32, 32, 3))
+    if min(input_shape[:2]) < 32:
+        raise UsageError("VGG-16 needs images of at least 32x32 pixels: --image-size 32 or more")
+    inputs = keras.Input(input_shape)
     x = Preprocessing(dtype="float32")(inputs)
     try:
         if weights == "imagenet":
@@ -62,7 +67,7 @@ def pretrained_vgg16(weights, trainable, learning_rate):
     x = layers.Flatten()(vgg16.output)
     x = layers.Dense(128, activation="relu", kernel_initializer="he_uniform")(x)
     # The softmax stays in float32 even if the layers before it compute in bfloat16.
-    outputs = layers.Dense(10, activation="softmax", dtype="float32")(x)
+    outputs = layers.Dense(classes, activation="softmax", dtype="float32")(x)
 
     model = keras.Model(inputs, outputs)
     model.compile(

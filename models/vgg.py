@@ -1,10 +1,15 @@
 """The VGG-style network that the tutorial's experiments vary."""
 
+from machinery.errors import UsageError
+
 import keras
 from keras import layers
 
 
 def vgg(
+    input_shape=(32, 32, 3),
+    classes=10,
+    *,
     blocks,
     dropout_rates=None,
     weight_decay=None,
@@ -12,12 +17,14 @@ def vgg(
     optimizer=None,
     preprocessing=(),
 ):
-    """Build and compile a small VGG network for 32x32 colour images in ten classes.
+    """Build and compile a small VGG network, by default for CIFAR-10.
 
     The number of filters doubles from block to block: 32, 64, 128 and so on. A hidden dense layer
-    of 128 units and an output layer of ten follow.
+    of 128 units and an output layer with a unit for each class follow.
 
     Args:
+        input_shape: height, width and channels of an image. Each block halves height and width.
+        classes: their number, from 2.
         blocks: number of blocks, 1 to 5; see `vgg_block`.
         dropout_rates: fractions of values set to zero in training, in [0, 1): one for the end of
             each block and a last one for the hidden dense layer, so `blocks + 1` of them
@@ -33,11 +40,12 @@ def vgg(
             which acts in training only, or another scaling of the pixels.
 
     Returns:
-        A compiled `keras.Model` from float32 images (n, 32, 32, 3) in [0, 1] to float32 class
-        probabilities (n, 10).
+        A compiled `keras.Model` from float32 images (n, height, width, channels) in [0, 1] to
+        float32 class probabilities (n, classes).
 
     Raises:
         ValueError: if there are not `blocks + 1` dropout rates.
+        UsageError: if the images are too small for so many blocks.
     """
     rates = (None,) * (blocks + 1) if dropout_rates is None else dropout_rates
     if len(rates) != blocks + 1:
@@ -45,7 +53,13 @@ def vgg(
             f"{blocks} blocks and the dense layer need {blocks + 1} dropout rates, got {len(rates)}"
         )
 
-    inputs = x = keras.Input(shape=(32, 32, 3))
+    if min(input_shape[:2]) < 2**blocks:
+        raise UsageError(
+            f"{blocks} blocks need images of at least {2**blocks}x{2**blocks} pixels: a larger "
+            "--image-size, or an experiment with fewer blocks"
+        )
+
+    inputs = x = keras.Input(input_shape)
     for layer in preprocessing:
         x = layer(x)
     for block in range(blocks):
@@ -63,7 +77,7 @@ def vgg(
     if rates[-1]:
         x = layers.Dropout(rates[-1])(x)
     # The softmax stays in float32 even if the layers before it compute in bfloat16.
-    outputs = layers.Dense(10, activation="softmax", dtype="float32")(x)
+    outputs = layers.Dense(classes, activation="softmax", dtype="float32")(x)
 
     model = keras.Model(inputs, outputs)
     model.compile(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data import download
-from data.cifar10 import SAMPLE, read_npz
+from data.cifar10 import SAMPLE
 from harness import run_test_harness
 from machinery.run import Run
 
@@ -184,15 +184,17 @@ def a_result(experiment="baseline3", epochs=1, remark=""):
     }  # fmt: skip
 
 
-def tiny_network(units=8, optimizer=None, loss="categorical_crossentropy"):
+def tiny_network(
+    input_shape=(32, 32, 3), classes=10, units=8, optimizer=None, loss="categorical_crossentropy"
+):
     """A compiled network that learns little, but quickly."""
     model = keras.Sequential(
         [
-            keras.Input((32, 32, 3)),
+            keras.Input(input_shape),
             layers.AveragePooling2D(4),
             layers.Flatten(),
             layers.Dense(units, activation="relu"),
-            layers.Dense(10, activation="softmax", dtype="float32"),
+            layers.Dense(classes, activation="softmax", dtype="float32"),
         ]
     )
     # Eagerly: tracing a function for two steps takes longer than the steps.
@@ -205,7 +207,7 @@ def tiny_network(units=8, optimizer=None, loss="categorical_crossentropy"):
 @pytest.fixture(scope="session")
 def sample():
     """The 1,250 real images that ship with the project."""
-    return read_npz(SAMPLE)
+    return download.read_path(SAMPLE)
 
 
 @pytest.fixture(scope="session")

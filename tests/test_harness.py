@@ -1,6 +1,7 @@
 """The five steps: load, prepare, define, evaluate, present."""
 
 import re
+from functools import partial
 
 import harness
 from conftest import BLUE, ORANGE, TINY, colours, numbers, result, tiny_network, train
@@ -29,7 +30,7 @@ def test_load_dataset_gives_uint8_images_and_one_hot_labels(sample):
 
 
 def test_load_dataset_finds_the_images_itself(sample, monkeypatch):
-    monkeypatch.setattr(harness, "find_cifar10", lambda: sample)
+    monkeypatch.setattr(harness, "find_dataset", lambda: sample)
     np.testing.assert_array_equal(load_dataset()[0], sample.x_train)
 
 
@@ -133,7 +134,7 @@ def test_network_is_initialized_with_the_training_images(tmp_path):
 def test_precision_is_chosen_and_recorded(tmp_path, option, dtype):
     models = []
 
-    def define_model():
+    def define_model(*shape):
         models.append(tiny_network())
         return models[0]
 
@@ -148,8 +149,8 @@ def test_precision_is_chosen_and_recorded(tmp_path, option, dtype):
 def test_batch_normalization_is_fused(tmp_path):
     models = []
 
-    def define_model():
-        models.append(vgg(1, batch_norm=True))
+    def define_model(*shape):
+        models.append(vgg(blocks=1, batch_norm=True))
         return models[0]
 
     train(Experiment(define_model, 1), *ONE, cwd=tmp_path)
@@ -165,7 +166,7 @@ def test_batch_normalization_is_fused(tmp_path):
 def test_accuracy_is_that_of_the_model_on_the_test_images(tmp_path, sample):
     models = []
 
-    def define_model():
+    def define_model(*shape):
         models.append(tiny_network())
         return models[0]
 
@@ -198,7 +199,7 @@ def test_model_is_tested_with_its_test_time_augmentation(tmp_path):
 
 def test_more_epochs_learn_the_training_images(tmp_path):
     experiment = Experiment(
-        lambda: tiny_network(units=32, optimizer=keras.optimizers.Adam(0.01)), 20
+        partial(tiny_network, units=32, optimizer=keras.optimizers.Adam(0.01)), 20
     )
     train(experiment, *TINY, "--epochs", 12, cwd=tmp_path)
     rows = numbers(tmp_path / "runs" / "mine.csv")

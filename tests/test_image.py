@@ -1,6 +1,7 @@
 import os
 
 from conftest import ROOT
+from data import image
 from data.image import load_image
 from machinery.errors import UsageError
 
@@ -78,6 +79,30 @@ def test_bomb_is_refused(tmp_path):
     Image.new("1", (10_000, 9_000)).save(tmp_path / "bomb.png")
     with pytest.raises(UsageError, match=r"bomb.png: too many pixels"):
         load_image(tmp_path / "bomb.png")
+
+
+def test_jpeg_of_a_large_camera_is_read_in_little_memory(tmp_path, monkeypatch):
+    """Though it has more pixels than other pictures may have."""
+    photo = Image.new("RGB", (2000, 2000), "red")
+    photo.paste("blue", (1000, 0, 2000, 2000))
+    for name, options in (("large.jpg", {}), ("progressive.jpg", {"progressive": True})):
+        photo.save(tmp_path / name, **options)
+    photo.save(tmp_path / "large.png")
+    monkeypatch.setattr(image, "MOST_PIXELS", 1_000_000)
+    decoded = []
+    to_rgb = image.to_rgb
+    monkeypatch.setattr(image, "to_rgb", lambda photo: decoded.append(photo.size) or to_rgb(photo))
+    pixels = load_image(tmp_path / "large.jpg")
+    assert decoded == [(250, 250)]
+    assert pixels[16, 5, 0] > 200 and pixels[16, 26, 2] > 200
+    for name in ("progressive.jpg", "large.png"):  # which are decoded whole
+        with pytest.raises(UsageError, match="too many pixels"):
+            load_image(tmp_path / name)
+
+
+def test_picture_is_scaled_to_the_size_that_is_asked_for(tmp_path):
+    Image.new("RGB", (96, 32), "red").save(tmp_path / "wide.png")
+    assert load_image(tmp_path / "wide.png", 64).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import re
 
 from conftest import ROOT, a_result, assert_refused, call, tiny_network
-from data.cifar10 import CLASS_NAMES
-from data.download import find_cifar10
+from data.dataset import CLASS_NAMES
+from data.download import find_dataset
 from machinery.final_model import save_final_model
 
 import keras
@@ -71,7 +71,7 @@ def test_senseless_number_of_classes_is_refused(tmp_path, top):
 
 @pytest.mark.dataset
 def test_sample_image_is_a_deer_of_the_test_set():
-    full = find_cifar10()
+    full = find_dataset()
     deer = np.asarray(Image.open(ROOT / "sample_image.png"))
     (index,) = np.flatnonzero((full.x_test == deer).all(axis=(1, 2, 3)))
     assert CLASS_NAMES[full.y_test[index]] == "deer"

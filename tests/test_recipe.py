@@ -1,8 +1,8 @@
-import functools
 import importlib.util
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from conftest import TINY, assert_refused, ctrl_c_after, tiny_network, train
@@ -51,7 +51,6 @@ def edited(before, after):
 def test_unedited_code_makes_no_difference(tmp_path):
     one, same = (from_file(tmp_path / f"{k}.py", AUGMENT.format(0.5)) for k in (1, 2))
     assert edited(experiment(augment=one), experiment(augment=same)) == []
-    partial = functools.partial
     assert edited(
         experiment(augment=partial(one, by=2)), experiment(augment=partial(same, by=2))
     ) == []  # fmt: skip
@@ -65,7 +64,6 @@ def test_edited_augmentation_is_named(tmp_path):
     assert edited(experiment(augment=one), experiment(augment=other)) == [
         "the code of augment was edited"
     ]
-    partial = functools.partial
     (difference,) = edited(
         experiment(augment=partial(one, by=1)), experiment(augment=partial(one, by=2))
     )
@@ -92,18 +90,30 @@ SGD, ADAM = keras.optimizers.SGD, keras.optimizers.Adam
 @pytest.mark.parametrize(
     ("before", "after", "named"),
     [
-        (tiny_network, lambda: tiny_network(units=9), "units was 8, not 9"),
-        (tiny_network, lambda: tiny_network(loss="mse"), "loss was categorical_crossentropy"),
+        (tiny_network, partial(tiny_network, units=9), "units was 8, not 9"),
         (
             tiny_network,
-            lambda: tiny_network(optimizer=SGD(0.02)),
+            partial(tiny_network, loss="mse"),
+            "loss was categorical_crossentropy",
+        ),
+        (
+            tiny_network,
+            partial(tiny_network, optimizer=SGD(0.02)),
             "optimizer.learning_rate was 0.01, not 0.02",
         ),
-        (tiny_network, lambda: tiny_network(optimizer=ADAM(0.01)), "optimizer.name was SGD"),
-        (lambda: vgg(1), lambda: vgg(2), "is new"),
-        (lambda: vgg(1), lambda: vgg(1, (0.2, 0.2)), "Dropout"),
-        (lambda: vgg(1, (0.2, 0.2)), lambda: vgg(1, (0.2, 0.3)), "rate was 0.2, not 0.3"),
-        (lambda: vgg(1), lambda: vgg(1, weight_decay=0.1), "kernel_regularizer"),
+        (
+            tiny_network,
+            partial(tiny_network, optimizer=ADAM(0.01)),
+            "optimizer.name was SGD",
+        ),
+        (lambda: vgg(blocks=1), lambda: vgg(blocks=2), "is new"),
+        (lambda: vgg(blocks=1), lambda: vgg(blocks=1, dropout_rates=(0.2, 0.2)), "Dropout"),
+        (
+            lambda: vgg(blocks=1, dropout_rates=(0.2, 0.2)),
+            lambda: vgg(blocks=1, dropout_rates=(0.2, 0.3)),
+            "rate was 0.2, not 0.3",
+        ),
+        (lambda: vgg(blocks=1), lambda: vgg(blocks=1, weight_decay=0.1), "kernel_regularizer"),
     ],
 )
 def test_edited_network_or_optimizer_is_named(before, after, named):
@@ -121,7 +131,7 @@ def test_layers_that_are_connected_differently_make_another_network():
         return model
 
     def each(swapped):
-        return experiment(define_model=lambda: network(swapped))
+        return experiment(define_model=lambda *shape: network(swapped))
 
     assert edited(each(True), each(True)) == []
     assert edited(each(False), each(True)) != []
@@ -197,10 +207,10 @@ def broken_off(tmp_path_factory, code):
 
 
 EDITS = {
-    "network": ({"define_model": lambda: tiny_network(units=9)}, "units was 8, not 9"),
-    "optimizer": ({"define_model": lambda: tiny_network(optimizer=ADAM(0.01))}, "optimizer"),
+    "network": ({"define_model": partial(tiny_network, units=9)}, "units was 8, not 9"),
+    "optimizer": ({"define_model": partial(tiny_network, optimizer=ADAM(0.01))}, "optimizer"),
     "learning rate": (
-        {"define_model": lambda: tiny_network(optimizer=SGD(0.02))}, "learning_rate was 0.0",
+        {"define_model": partial(tiny_network, optimizer=SGD(0.02))}, "learning_rate was 0.0",
     ),
     "callbacks": ({"callbacks": ()}, "callbacks"),
     "patience": (

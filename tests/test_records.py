@@ -1,7 +1,7 @@
 import json
 from argparse import Namespace
 
-from data.cifar10 import ARRAYS_SHA256
+from data.dataset import CIFAR10_SHA256
 from data.splits import Fold
 from machinery.errors import UsageError
 from machinery.records import (
@@ -91,7 +91,7 @@ def test_accuracy_is_told_with_what_is_special_about_it():
     ],
 )
 def test_remark_on_images_that_are_not_all_of_cifar10(sample, options, remark):
-    official = sample._replace(sha256=ARRAYS_SHA256)
+    official = sample._replace(sha256=CIFAR10_SHA256)
     assert remark_on_data(official, Namespace(**options)) == remark
 
 

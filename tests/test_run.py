@@ -290,7 +290,7 @@ def test_damaged_result_is_explained_and_archived(interrupted, damage):
 
 def test_loss_that_is_no_number_stops_the_run(tmp_path):
     hot = keras.optimizers.SGD(1e30)
-    ended = train(Experiment(lambda: tiny_network(optimizer=hot), 9), *THREE, cwd=tmp_path)
+    ended = train(Experiment(partial(tiny_network, optimizer=hot), 9), *THREE, cwd=tmp_path)
     assert_refused(ended, "in epoch 1", "learning rate", "a tenth")
     assert "NaN" not in (tmp_path / "runs" / "mine.json").read_text()
     assert train(mine(), *THREE, cwd=tmp_path).code == 0  # it blocks nothing
@@ -328,7 +328,7 @@ def test_ctrl_c_that_ends_tee_too_still_says_how_to_resume(tmp_path):
 
 
 def test_run_interrupted_before_its_first_epoch_is_begun_again(tmp_path):
-    def define_model():
+    def define_model(*shape):
         raise KeyboardInterrupt
 
     ended = train(Experiment(define_model, 100), *ONE, cwd=tmp_path)
@@ -387,7 +387,7 @@ def test_result_has_what_it_takes_to_repeat_the_run(tmp_path):
 
 
 def test_sample_is_trained_on_for_20_epochs(tmp_path):
-    def define_model():
+    def define_model(*shape):
         raise KeyboardInterrupt  # what is asked for is recorded by then
 
     train(Experiment(define_model, 100), *ONE[:-2], cwd=tmp_path)
@@ -409,7 +409,7 @@ def test_second_process_is_refused_before_anything_is_touched(tmp_path):
 
 
 def test_run_whose_first_epoch_fails_can_be_started_again(tmp_path):
-    def define_model():
+    def define_model(*shape):
         raise OSError("no memory")
 
     assert_refused(train(Experiment(define_model, 100), *ONE, cwd=tmp_path), "no memory")

@@ -26,7 +26,7 @@ WIDTHS = (24, 24, 32)
 @pytest.fixture
 def model():
     keras.utils.set_random_seed(0)
-    return define_model(WIDTHS)
+    return define_model(widths=WIDTHS)
 
 
 def test_whitened_outputs_are_uncorrelated_and_of_equal_variance(model, sample):
@@ -45,7 +45,7 @@ def test_whitening_keeps_its_precision_when_the_rest_is_in_bfloat16(sample, phot
     outputs = []
     for policy in ("float32", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
-        model = define_model(WIDTHS)
+        model = define_model(widths=WIDTHS)
         whiten(model, sample.x_train)
         assert model.layers[4].compute_dtype == ("bfloat16" if "16" in policy else "float32")
         whitened = keras.Model(model.input, model.get_layer("whitening").output)
@@ -74,7 +74,7 @@ def test_convolutions_start_by_passing_their_input_on():
 def test_biases_learn_faster(sample, photos):
     def change(without):
         keras.utils.set_random_seed(0)
-        model = define_model(WIDTHS, without)
+        model = define_model(widths=WIDTHS, without=without)
         model.train_on_batch(photos[:10], keras.utils.to_categorical(sample.y_train[:10], 10))
         (bias,) = (w for w in model.get_layer(index=6).trainable_weights if w.name == "beta")
         return bias.numpy(), model.layers[-3].kernel.numpy()

@@ -1,4 +1,4 @@
-from data.download import find_cifar10
+from data.download import find_dataset
 from data.splits import Fold, balanced_indices, deal_into_folds, hold_out
 from machinery.errors import UsageError
 
@@ -88,7 +88,7 @@ def test_what_is_no_fold_is_refused(text):
 
 @pytest.mark.dataset
 def test_sample_is_the_first_images_of_each_class(sample):
-    full = find_cifar10()
+    full = find_dataset()
     train = balanced_indices(full.y_train, 1000)
     test = balanced_indices(full.y_test, 250)
     np.testing.assert_array_equal(full.x_train[train], sample.x_train)

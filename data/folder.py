@@ -1,0 +1,199 @@
+"""Pictures of your own: in folders, or a zip of folders, that are named after what is on them.
+
+Either train/CLASS/* and test/CLASS/*, or CLASS/*, of which a fifth is set aside for the test.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from data.dataset import validated
+from data.image import MOST_BYTES, read_image
+from machinery.errors import UsageError
+from machinery.files import blame, reading
+
+import keras
+import numpy as np
+
+MOST_LEFT_OUT = 1 / 10  # of the files may be no pictures
+TEST_SHARE = 1 / 5
+SPLITS = {"train", "test"}
+FORM = "the pictures must be in train/CLASS/ and test/CLASS/, or in CLASS/"
+
+
+class Picture(NamedTuple):
+    """A file that should be a picture.
+
+    Fields:
+        parts: its name, after those of the folders that it is in.
+        open: function that opens it for reading, as a context manager.
+    """
+
+    parts: tuple
+    open: Callable
+
+    def __str__(self):
+        return "/".join(self.parts)
+
+
+def read_folder(folder, size):
+    """Read the pictures in a folder.
+
+    Args:
+        folder: a `Path`.
+        size: height and width to scale them to, in pixels.
+
+    Returns:
+        A `data.dataset.Dataset`.
+
+    Raises:
+        UsageError: if they are in other folders than this needs, a class lacks pictures, more than
+            a tenth of the files are no pictures, a symbolic link leads elsewhere, or they need too
+            much memory.
+    """
+    root = folder.resolve()
+    folders, pictures = set(), []
+    for place, names_of_folders, names_of_files in os.walk(root):
+        for path in (Path(place, name) for name in (*names_of_folders, *names_of_files)):
+            if path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(root)):
+                raise UsageError(f"{path} is a symbolic link: put a copy in its place")
+        folders |= {Path(place, name).relative_to(root).parts for name in names_of_folders}
+        for path in (Path(place, name) for name in names_of_files):
+            parts = path.relative_to(root).parts
+            pictures.append(Picture(parts, lambda path=path: reading(path, MOST_BYTES)))
+    return read_pictures(folder, folders, pictures, size)
+
+
+def read_zip(path, archive, size):
+    """Read the pictures in a zip of folders; all of them may lie in one more folder.
+
+    Args:
+        path: of the zip, for messages.
+        archive: the open `zipfile.ZipFile`.
+        size: see `read_folder`, for what is returned and raised, too.
+    """
+    folders, pictures = set(), []
+    for member in archive.infolist():
+        parts = tuple(part for part in member.filename.split("/") if part)
+        folders |= {parts[:depth] for depth in range(1, len(parts) + member.is_dir())}
+        if not member.is_dir() and member.file_size <= MOST_BYTES:
+            pictures.append(Picture(parts, lambda member=member: archive.open(member)))
+    shown = {parts for parts in folders if not is_hidden(parts)}
+    tops = {parts[0] for parts in shown}
+    if len(tops) == 1 and not tops & SPLITS and any(len(parts) == 2 for parts in shown):
+        folders = {parts[1:] for parts in shown if len(parts) > 1}
+        pictures = [picture._replace(parts=picture.parts[1:]) for picture in pictures]
+    return read_pictures(path, folders, pictures, size)
+
+
+def is_hidden(parts):
+    """Tell whether a file is a system's own business: .DS_Store, __MACOSX/ and the like."""
+    return any(part.startswith((".", "__")) for part in parts)
+
+
+def read_pictures(path, folders, pictures, size):
+    """Read pictures, and label them by the folders that they are in.
+
+    Args:
+        path: where they are, for messages.
+        folders: the parts of each folder, a set of tuples.
+        pictures: a list of `Picture`.
+        size: see `read_folder`, for what is returned and raised, too.
+    """
+    folders = {parts for parts in folders if not is_hidden(parts)}
+    tops = {parts[0] for parts in folders}
+    has_splits = bool(tops & SPLITS)
+    if has_splits and tops != SPLITS:
+        raise UsageError(f"{path} has folders {', '.join(sorted(tops))}: {FORM}")
+    depth = 1 if has_splits else 0  # at which the name of the class is
+    class_names = sorted({parts[depth] for parts in folders if len(parts) > depth})
+    if len(class_names) < 2:
+        found = f"the class {class_names[0]} alone" if class_names else "no classes"
+        raise UsageError(f"{path} has {found}, and there must be two at least: {FORM}")
+
+    pictures = sorted(each for each in pictures if not is_hidden(each.parts))
+    in_classes = [each for each in pictures if len(each.parts) > depth + 1]
+    if len(in_classes) < len(pictures):
+        print(f"Left out: {len(pictures) - len(in_classes)} files in no folder of a class")
+    order = np.random.default_rng(0).permutation(len(in_classes))  # no class comes first
+    pictures, images = decoded(path, [in_classes[index] for index in order], size)
+    labels = np.array([class_names.index(each.parts[depth]) for each in pictures], dtype=np.int64)
+    if has_splits:
+        is_test = np.array([each.parts[0] == "test" for each in pictures], dtype=bool)
+    else:
+        is_test = set_aside(labels)
+    for split, chosen in (("train", ~is_test), ("test", is_test)):
+        counts = np.bincount(labels[chosen], minlength=len(class_names))
+        if not counts.all():
+            lacking = class_names[counts.argmin()]
+            where = f"{split}/{lacking}" if has_splits else f"{lacking} (it needs two at least)"
+            raise UsageError(f"{path} has no pictures in {where}")
+    say_what_is_in_both(images[~is_test], images[is_test])
+    with blame(path):
+        return validated(
+            images[~is_test], labels[~is_test], images[is_test], labels[is_test], class_names
+        )
+
+
+def decoded(path, pictures, size):
+    """Return those of the files that are pictures, and their images.
+
+    Returns:
+        `(pictures, images)`: a list, and uint8 (n, size, size, 3).
+    """
+    needed = len(pictures) * size * size * 3
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory / 4:  # there will be copies
+        raise UsageError(
+            f"{path}: {len(pictures):,} pictures of {size}x{size} pixels take "
+            f"{needed / 1e9:.1f} GB, too much for {memory / 1e9:.0f} GB of memory: take a smaller "
+            "--image-size, or fewer pictures"
+        )
+    images = np.empty((len(pictures), size, size, 3), np.uint8)
+    kept, left_out = [], []
+    bar = keras.utils.Progbar(len(pictures), verbose=sys.stdout.isatty(), unit_name="picture")
+    for number, picture in enumerate(pictures, 1):
+        try:
+            with blame(picture), picture.open() as file:
+                images[len(kept)] = read_image(file, size)
+            kept.append(picture)
+        except UsageError as error:
+            left_out.append(error)
+        bar.update(number)
+    if len(left_out) > MOST_LEFT_OUT * len(pictures):
+        raise UsageError(
+            f"{path}: {len(left_out)} of {len(pictures)} files are no pictures, for example "
+            f"{left_out[0]}"
+        )
+    if left_out:
+        print(f"Left out, as no pictures: {len(left_out)} files, for example {left_out[0]}")
+    return kept, images[: len(kept)]
+
+
+def set_aside(labels):
+    """Return which images to test on: the first fifth of each class.
+
+    Args:
+        labels: int64 (n,), of images in a random order that is always the same.
+
+    Returns:
+        bool (n,).
+    """
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        is_test[members[: max(len(members) > 1, round(TEST_SHARE * len(members)))]] = True
+    return is_test
+
+
+def say_what_is_in_both(x_train, x_test):
+    """Print how many pictures to test on are among those to train on, if any."""
+    trained = {image.tobytes() for image in x_train}
+    count = sum(image.tobytes() in trained for image in x_test)
+    if count:
+        print(
+            f"Warning: {count} of the {len(x_test):,} pictures to test on are among those to train "
+            "on: the accuracy will be too good"
+        )

@@ -1,0 +1,265 @@
+import io
+import os
+import re
+import zipfile
+
+from conftest import TINY, assert_refused, call, result, tiny_network, train
+from data import folder as data_folder
+from data.download import find_dataset
+from harness import Experiment
+from machinery.errors import UsageError
+from test_cifar10 import npz
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"blue things": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+
+
+def picture(colour, shade=0, size=(40, 30)):
+    """The bytes of a picture."""
+    colour = tuple(max(0, value - shade) for value in colour)
+    content = io.BytesIO()
+    Image.new("RGB", size, colour).save(content, "PNG")
+    return content.getvalue()
+
+
+def files(counts, prefix=""):
+    """The content of pictures by their names: of each colour as many as are counted."""
+    return {
+        f"{prefix}{name}/{number}.png": picture(COLOURS[name], number)
+        for name, count in zip(COLOURS, counts, strict=False)
+        for number in range(count)
+    }
+
+
+SPLIT = files((3, 4, 5), "train/") | {
+    name.replace("train/", "test/"): picture((0, 0, 0), size=(size, 9))
+    for size, name in enumerate(files((2, 1, 2), "train/"), 10)
+}
+
+
+def write(folder, content):
+    for name, data in content.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def write_zip(path, content):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_pictures_are_labelled_by_their_folders(tmp_path):
+    dataset = find_dataset(write(tmp_path / "mine", SPLIT))
+    assert dataset.class_names == ("blue things", "green", "red")
+    assert np.bincount(dataset.y_train).tolist() == [3, 4, 5]
+    assert np.bincount(dataset.y_test).tolist() == [2, 1, 2]
+    assert dataset.x_train.shape == (12, 32, 32, 3)
+    for image, label in zip(dataset.x_train, dataset.y_train, strict=True):
+        assert image.reshape(-1, 3).max(axis=0).argmax() == (2, 1, 0)[label]
+
+
+def test_a_fifth_of_each_class_is_set_aside_for_the_test(tmp_path):
+    dataset = find_dataset(write(tmp_path / "mine", files((10, 20, 2))))
+    assert np.bincount(dataset.y_train).tolist() == [8, 16, 1]
+    assert np.bincount(dataset.y_test).tolist() == [2, 4, 1]
+    again = find_dataset(tmp_path / "mine")
+    assert dataset.sha256 == again.sha256
+
+
+def test_pictures_are_scaled_to_the_size_that_is_asked_for(tmp_path):
+    dataset = find_dataset(write(tmp_path / "mine", SPLIT), image_size=64)
+    assert dataset.x_train.shape == (12, 64, 64, 3)
+
+
+def test_no_class_comes_first(tmp_path):
+    dataset = find_dataset(write(tmp_path / "mine", files((30, 30))))
+    assert 0 < dataset.y_train[:24].sum() < 24
+
+
+ZIPS = {
+    "as they are": SPLIT,
+    "in one more folder": {f"my pictures/{name}": data for name, data in SPLIT.items()},
+    "with what macOS adds": SPLIT | {"__MACOSX/train/red/._1.png": b"x", "train/.DS_Store": b"x"},
+}
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_zip_of_folders_is_read_as_it_lies(tmp_path, name):
+    zipped = find_dataset(write_zip(tmp_path / "mine.zip", ZIPS[name]))
+    unzipped = find_dataset(write(tmp_path / "mine", SPLIT))
+    assert zipped.sha256 == unzipped.sha256
+    assert zipped.class_names == unzipped.class_names
+
+
+def refusal(path, **options):
+    with pytest.raises(UsageError) as raised:
+        find_dataset(path, **options)
+    return str(raised.value)
+
+
+BAD = {
+    "one class": (files((5,)), "the class blue things alone"),
+    "no classes": ({"1.png": picture((0, 0, 0))}, "no classes"),
+    "only test": (files((5, 5), "test/"), "has folders test: "),
+    "more than train and test": (SPLIT | files((2, 2), "val/"), "has folders test, train, val"),
+    "class only in train": (
+        {name: data for name, data in SPLIT.items() if "test/green" not in name},
+        "no pictures in test/green",
+    ),
+    "class only in test": (
+        {name: data for name, data in SPLIT.items() if "train/green" not in name},
+        "no pictures in train/green",
+    ),
+    "one picture of a class": (files((5, 1)), "no pictures in green (it needs two at least)"),
+    "few pictures": (
+        files((5, 5)) | {"red/a.txt": b"a", "red/b.png": b"b"},
+        "2 of 12 files are no pictures, for example",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_makes_no_sense_is_refused_by_name(tmp_path, name):
+    content, reason = BAD[name]
+    for path in (write(tmp_path / "mine", content), write_zip(tmp_path / "mine.zip", content)):
+        assert reason in refusal(path) and str(path) in refusal(path)
+
+
+def test_empty_class_is_refused(tmp_path):
+    write(tmp_path / "mine", files((5, 5)))
+    (tmp_path / "mine" / "empty").mkdir()
+    assert "no pictures in empty" in refusal(tmp_path / "mine")
+
+
+def test_few_files_that_are_no_pictures_are_counted(tmp_path, capsys):
+    content = files((10, 10)) | {"green/notes.txt": b"a", "README": b"b"}
+    dataset = find_dataset(write(tmp_path / "mine", content))
+    assert len(dataset.x_train) + len(dataset.x_test) == 20
+    told = capsys.readouterr().out
+    assert "Left out: 1 files in no folder of a class" in told
+    assert re.search(r"Left out, as no pictures: 1 files, for example \S+notes.txt: damaged", told)
+
+
+def test_pipe_among_the_pictures_is_not_waited_for(tmp_path, capsys):
+    write(tmp_path / "mine", files((10, 10)))
+    os.mkfifo(tmp_path / "mine" / "green" / "pipe.png")
+    find_dataset(tmp_path / "mine")
+    assert "pipe.png is not a regular file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["file", "folder"])
+def test_symbolic_link_that_leaves_the_folder_is_refused(tmp_path, target):
+    write(tmp_path / "mine", files((5, 5)))
+    write(tmp_path / "secret", {"a.png": picture((1, 2, 3))})
+    outside = tmp_path / "secret" / ("a.png" if target == "file" else "")
+    (tmp_path / "mine" / "green" / "link.png").symlink_to(outside)
+    assert "link.png is a symbolic link: put a copy in its place" in refusal(tmp_path / "mine")
+
+
+def test_pictures_in_train_and_test_are_counted(tmp_path, capsys):
+    content = SPLIT | {"test/red/same.png": SPLIT["train/red/0.png"]}
+    find_dataset(write(tmp_path / "mine", content))
+    assert "Warning: 1 of the 6 pictures to test on are among" in capsys.readouterr().out
+
+
+def test_pictures_that_memory_can_not_hold_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    write(tmp_path / "mine", files((10, 10)))
+    monkeypatch.setattr(data_folder, "read_image", lambda *_: pytest.fail("was read"))
+    sizes = {"SC_PHYS_PAGES": 50, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", lambda name: sizes[name])
+    assert "20 pictures of 64x64 pixels take 0.0 GB" in refusal(tmp_path / "mine", image_size=64)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A folder with pictures in mine/ of which a final model has learned three colours."""
+    folder = tmp_path_factory.mktemp("learned")
+    write(folder / "mine", files((25, 25, 25)))
+    arguments = ("--data", "mine", "--image-size", 16, "--epochs", 4, "--batch-size", 5)
+    ended = call("finalize.py", "--experiment", "baseline1", *arguments, cwd=folder)
+    assert ended.code == 0, ended.errors
+    return folder, ended.output
+
+
+def test_final_model_knows_the_classes_and_their_names(learned):
+    folder, output = learned
+    assert "(on mine, 3 classes, 16x16 pixels)" in output
+    recorded = result(folder / "runs" / "final_model.json")
+    assert recorded["dataset"]["class_names"] == list(COLOURS)
+    assert recorded["published_accuracy"] is None
+    Image.new("RGB", (60, 50), (255, 0, 0)).save(folder / "photo.png")
+    ended = call("predict.py", "photo.png", cwd=folder)
+    assert "photo.png: 2 red (red " in ended.output, ended.errors
+
+
+def test_model_is_evaluated_on_its_own_pictures(learned):
+    folder, output = learned
+    assert "evaluate.py --data mine\n" in output
+    ended = call("evaluate.py", "--data", "mine", cwd=folder)
+    assert ended.code == 0, ended.errors
+    accuracy = result(folder / "runs" / "final_model.json")["test_accuracy"]
+    assert f"> {accuracy:.3f} (trained on mine, 3 classes, 16x16 pixels" in ended.output
+    ended = call("evaluate.py", "--sample", cwd=folder)
+    assert_refused(ended, "final_model.h5 tells blue things, green, red apart")
+
+
+def test_photo_has_to_be_named_where_the_model_knows_no_deer(learned):
+    assert_refused(call("predict.py", cwd=learned[0]), "name a photo of one of them")
+
+
+def test_pictures_are_shown_with_their_names(learned):
+    ended = call("experiments/explore_dataset.py", "--data", "mine", cwd=learned[0])
+    assert ended.code == 0 and "X=(60, 32, 32, 3), y=(60, 3)" in ended.output
+    assert "baseline1.py --data mine\n" in ended.output
+
+
+def test_size_is_for_pictures_in_folders(tmp_path):
+    ended = train(Experiment(tiny_network, 1), *TINY, "--image-size", 64, cwd=tmp_path)
+    assert_refused(ended, "have 32x32 pixels, not 64x64 (--image-size)")
+    ended = train(Experiment(tiny_network, 1), *TINY, "--image-size", 20, cwd=tmp_path)
+    assert_refused(ended, "20 is not a multiple of 8")
+
+
+# Arrays of other kinds.
+
+
+def write_npz(path, **changes):
+    labels = np.arange(12, dtype=np.uint8) % 3
+    images = np.zeros((12, 16, 16, 3), np.uint8)
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    path.write_bytes(npz(**arrays | changes))
+    return path
+
+
+@pytest.mark.parametrize("labels", [np.eye(3)[np.arange(12) % 3], (np.arange(12) % 3)[:, None]])
+def test_npz_of_three_classes(tmp_path, labels):
+    dataset = find_dataset(write_npz(tmp_path / "three.npz", y_train=labels))
+    assert dataset.class_names == ("class 0", "class 1", "class 2")
+    assert dataset.y_train.tolist() == [0, 1, 2] * 4 and dataset.image_size() == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"y_train": np.eye(3)[np.arange(12) % 3] / 2}, "neither indices of classes nor one-hot"),
+        ({"y_train": np.arange(12) % 3 - 1}, "not all from 0 to 999"),
+        ({"y_train": np.full(12, 2**40)}, "not all from 0 to 999"),
+        ({"y_test": np.arange(12) % 2}, "the test labels are not the 3 classes 0 to 2"),
+        (
+            {"y_train": np.zeros(12, int), "y_test": np.zeros(12, int)},
+            "images are of one class",
+        ),
+        ({"x_test": np.zeros((12, 24, 24, 3), np.uint8)}, "need uint8 images of shape (12, 16, 16"),
+        ({"x_train": np.zeros((12, 20, 20, 3), np.uint8)}, "no multiple of 8 pixels"),
+        ({"x_train": np.zeros((12, 16, 16, 1), np.uint8)}, "got uint8 (12, 16, 16, 1)"),
+    ],
+)
+def test_arrays_that_make_no_sense_are_refused(tmp_path, changes, reason):
+    assert reason in refusal(write_npz(tmp_path / "bad.npz", **changes))
