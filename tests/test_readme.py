@@ -4,6 +4,8 @@ from conftest import ROOT, call
 from experiments import EXPERIMENTS
 from machinery.options import option_parser
 
+import pytest
+
 README = (ROOT / "README.md").read_text()
 PAGES = [
     page
@@ -37,11 +39,16 @@ def test_every_option_is_in_a_page():
     assert set(options) <= told
 
 
-def test_table_is_that_of_the_results():
-    printed = call("compare.py", "--markdown", "results", cwd=ROOT).output
-    table = README.partition("<!-- table: begin -->")[2].partition("<!-- table: end -->")[0]
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("results", ["results"]), ("extensions", ["results/extensions", "--against", "baseline3"])],
+)
+def test_table_is_that_of_the_results(name, arguments):
+    printed = call("compare.py", "--markdown", *arguments, cwd=ROOT).output
+    table = README.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0]
     assert table.strip() == printed.strip(), (
-        "put what `python compare.py --markdown results` prints between the comments in README.md"
+        f"put what `python compare.py --markdown {' '.join(arguments)}` prints between the "
+        "comments in README.md"
     )
 
 
