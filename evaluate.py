@@ -1,13 +1,37 @@
-"""Evaluate the final model on the test images and print its top-1 accuracy in percent."""
+"""Evaluate the final model on the test images: its top-1 accuracy in percent, and its mistakes.
+
+It prints the accuracy for each class and draws three pictures: which classes are taken for which,
+the mistakes that the model was surest of, and how far its probabilities can be trusted. Of a model
+that was trained with --validation holdout, they are also drawn as they would be with the
+temperature that fits those images.
+"""
 
 import sys
+from pathlib import Path
 
 from data.batches import Batches
 from data.download import find_dataset
+from data.splits import hold_out
 from harness import load_dataset, prep_pixels
+from machinery.diagnosis import (
+    calibration,
+    draw_confusion,
+    draw_mistakes,
+    draw_reliability,
+    fit_temperature,
+    share_interval_95,
+    with_temperature,
+)
 from machinery.errors import UsageError, readable_errors
 from machinery.final_model import load_final_model
-from machinery.options import add_data, add_model, command, parse_options, script_parser
+from machinery.options import (
+    add_data,
+    add_model,
+    add_out,
+    command,
+    parse_options,
+    script_parser,
+)
 from machinery.records import accuracy_line, remark_on_data, stopped_early, without_accuracy
 
 
@@ -15,6 +39,7 @@ def main():
     parser = script_parser()
     add_data(parser)
     add_model(parser)
+    add_out(parser)
     options = parse_options(parser)
 
     model, training = load_final_model(options.model)
@@ -28,16 +53,48 @@ def main():
             f"{options.model} tells {', '.join(class_names)} apart, in images of {size}x{size} "
             "pixels: name such images with --data"
         )
-    _, _, testX, testY = load_dataset(dataset)
+    trainX, trainY, testX, testY = load_dataset(dataset)
 
-    model.compile(loss="categorical_crossentropy", metrics=["accuracy"])
-    _, accuracy = model.evaluate(
-        Batches(testX, testY, 64, prep_pixels),
-        verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line, no bar
-    )
+    def predict(images, labels):
+        return model.predict(
+            Batches(images, labels, 64, prep_pixels),
+            verbose=1 if sys.stdout.isatty() else 2,  # a log file gets a line, no bar
+        )
+
+    probabilities, labels = predict(testX, testY), testY.argmax(axis=1)
+    predictions = probabilities.argmax(axis=1)
+    right = predictions == labels
     trained = training["remark"] and f"trained {training['remark']}"
     tested = remark_on_data(dataset, options) and f"tested {remark_on_data(dataset, options)}"
-    print(accuracy_line(100 * accuracy, trained, stopped_early(training), tested))
+    print(accuracy_line(100 * right.mean(), trained, stopped_early(training), tested))
+    width = max(map(len, class_names))
+    for label, name in enumerate(class_names):
+        of_class = right[labels == label]
+        least, most = share_interval_95(of_class.sum(), len(of_class))
+        print(
+            f"  {name:{width}}  {100 * of_class.mean():5.1f} %  (95 % interval: {100 * least:.1f} "
+            f"to {100 * most:.1f} %)"
+        )
+
+    curves = {"the model": calibration(probabilities, labels)}
+    settings = training["settings"]
+    same_images = training["dataset"].get("sha256") == dataset.sha256 and not settings.get("limit")
+    if settings["validation"] == "holdout" and same_images:
+        _, (heldX, heldY) = hold_out(trainX, trainY)
+        temperature = fit_temperature(predict(heldX, heldY), heldY.argmax(axis=1))
+        scaled = with_temperature(probabilities, temperature)
+        curves[f"with temperature {temperature:.2f}"] = calibration(scaled, labels)
+
+    out = Path(options.out)
+    title = f"{settings['experiment']}: test accuracy {100 * right.mean():.2f} %"
+    paths = [out / f"evaluate_{name}.png" for name in ("confusion", "mistakes", "reliability")]
+    draw_confusion(labels, predictions, class_names, title, paths[0])
+    draw_mistakes(
+        testX, labels, probabilities, class_names, f"{title}\nthe surest mistakes", paths[1]
+    )
+    draw_reliability(curves, title, paths[2])
+    for path in paths:
+        print(f"Picture: {path}")
     print(f"Next: {command('predict.py', options)}")
 
 

@@ -1,6 +1,8 @@
 import re
 
-from conftest import ROOT, a_result, assert_refused, call, tiny_network
+from conftest import ROOT, a_result, assert_refused, call, colours, tiny_network
+from data.dataset import CLASS_NAMES
+from machinery import diagnosis
 from machinery.final_model import save_final_model
 
 import keras
@@ -49,6 +51,33 @@ def test_log_file_gets_lines_without_control_characters(evaluated):
 
 def test_prediction_is_suggested_with_the_same_model(evaluated, model):
     assert evaluated.endswith(f"Next: python {ROOT}/predict.py --model {model}\n")
+
+
+def test_accuracy_is_told_for_each_class_with_its_interval(evaluated):
+    lines = re.findall(r"^  (\w+) +(\S+) %  \(95 % interval: (\S+) to (\S+) %\)$", evaluated, re.M)
+    assert [name for name, *_ in lines] == list(CLASS_NAMES)
+    accuracies = [tuple(map(float, numbers)) for _, *numbers in lines]
+    assert all(least <= accuracy <= most for accuracy, least, most in accuracies)
+    mean = float(re.search(r"^> (\S+)", evaluated, re.M)[1])  # of 25 images of each class
+    assert np.mean([accuracy for accuracy, *_ in accuracies]) == pytest.approx(mean, abs=0.06)
+
+
+def test_pictures_of_mistakes_and_trust_are_drawn(evaluated, model):
+    for name in ("confusion", "mistakes", "reliability"):
+        path = f"runs/evaluate_{name}.png"
+        assert f"Picture: {path}\n" in evaluated
+        assert len(colours(model.parent / path)) > 10
+
+
+def test_temperature_is_that_of_images_held_out(tmp_path, monkeypatch):
+    holdout = ("--sample", "--epochs", 1, "--experiment", "baseline1", "--validation", "holdout")
+    assert call("finalize.py", *holdout, cwd=tmp_path).code == 0
+    drawn = []
+    monkeypatch.setattr(diagnosis, "draw_reliability", lambda curves, *_: drawn.append(curves))
+    assert call("evaluate.py", "--sample", cwd=tmp_path).code == 0
+    (curves,) = drawn
+    names = list(curves)
+    assert names[0] == "the model" and re.fullmatch(r"with temperature \d+\.\d\d", names[1])
 
 
 def test_missing_model_is_explained(tmp_path):

@@ -1,0 +1,137 @@
+"""What a model does well and badly: its classes, its worst mistakes, how far to trust it.
+
+Probabilities are float (n, classes), labels and predictions int (n,), the classes' indices.
+"""
+
+from math import sqrt
+
+from machinery.figures import save_figure
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+Z_975 = 1.96  # below which 97.5 % of a normal distribution lie
+BINS = 15  # as in Guo et al. 2017
+MISTAKES = 25
+
+
+def share_interval_95(count, total):
+    """Return the 95 % interval of the share that `count` of `total` is an estimate of.
+
+    Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"
+    """
+    share, z2 = count / total, Z_975**2
+    center = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half_width = sqrt(share * (1 - share) / total + z2 / (4 * total**2)) * Z_975 / (1 + z2 / total)
+    return center - half_width, center + half_width
+
+
+def confusion_matrix(labels, predictions, classes):
+    """Return how many images of each class (rows) were taken for which one (columns)."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+def with_temperature(probabilities, temperature):
+    """Return the probabilities that the softmax would give if its inputs were divided by T.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2,
+    https://arxiv.org/abs/1706.04599
+    """
+    scores = np.log(np.maximum(probabilities, 1e-12)) / temperature
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(probabilities, labels):
+    """Return the temperature with which the labels are likeliest, from 0.1 to 10."""
+    of_images = np.arange(len(labels))
+    temperatures = np.geomspace(0.1, 10, 401)
+
+    def loss(temperature):
+        return -np.log(with_temperature(probabilities, temperature)[of_images, labels]).mean()
+
+    return float(min(temperatures, key=loss))
+
+
+def calibration(probabilities, labels):
+    """Compare how sure a model is with how often it is right (Guo et al. 2017, section 2).
+
+    Returns:
+        `(confidences, accuracies, shares, error)`: the means in each of `BINS` bins of the largest
+        probability, NaN for an empty one; which share of the images is in it; the expected
+        calibration error, the mean of their difference.
+    """
+    sure = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        confidences = np.bincount(bins, sure, BINS) / counts
+        accuracies = np.bincount(bins, right, BINS) / counts
+    shares = counts / len(labels)
+    return confidences, accuracies, shares, np.nansum(shares * abs(confidences - accuracies))
+
+
+def draw_confusion(labels, predictions, class_names, title, path):
+    """Draw how many images of each class were taken for which one."""
+    counts = confusion_matrix(labels, predictions, len(class_names))
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    size = max(6, 0.55 * len(class_names) + 2)
+    figure, axes = plt.subplots(figsize=(size + 1, size), layout="constrained")
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, label="of the images of a class (%)", shrink=0.8)
+    if len(class_names) <= 20:  # more would not be readable
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, count, ha="center", va="center", color=color, fontsize="small")
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=90)
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="what the model says", ylabel="what it is")
+    axes.set_title(title, wrap=True)
+    save_figure(figure, path)
+
+
+def draw_mistakes(images, labels, probabilities, class_names, title, path):
+    """Draw the mistakes that the model was surest of.
+
+    Args:
+        images: uint8 (n, size, size, 3).
+    """
+    predictions, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+    figure, axes = plt.subplots(5, 5, figsize=(9, 10.5), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, index in zip(axes.flat, worst, strict=False):
+        ax.imshow(images[index])
+        said, truth = class_names[predictions[index]], class_names[labels[index]]
+        ax.set_title(f"{said} {100 * sure[index]:.0f} %\nis: {truth}", fontsize="small")
+    save_figure(figure, path)
+
+
+def draw_reliability(curves, title, path):
+    """Draw how often the model is right against how sure it is.
+
+    Args:
+        curves: what `calibration` returned, by what to call it.
+    """
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(6, 7.5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    upper.plot([0, 100], [0, 100], color="gray", linestyle=":", label="as sure as it is right")
+    for name, (confidences, accuracies, shares, error) in curves.items():
+        label = f"{name}: off by {100 * error:.1f} points on average"
+        upper.plot(100 * confidences, 100 * accuracies, marker="o", label=label)
+        edges = np.linspace(0, 100, len(shares) + 1)
+        lower.stairs(100 * shares, edges, label=name)
+    upper.set(ylabel="is right (%)", title=title)
+    upper.legend()
+    lower.set(xlabel="is sure: the largest probability (%)", ylabel="images (%)")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -1,0 +1,90 @@
+from conftest import colours
+from machinery.diagnosis import (
+    calibration,
+    confusion_matrix,
+    draw_confusion,
+    draw_mistakes,
+    draw_reliability,
+    fit_temperature,
+    share_interval_95,
+    with_temperature,
+)
+
+import numpy as np
+import pytest
+
+NAMES = ["cat", "dog", "frog"]
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "interval"),
+    [(8, 10, (0.490, 0.943)), (0, 10, (0.0, 0.278)), (500, 1000, (0.469, 0.531))],
+)
+def test_interval_of_a_share_is_wilsons(count, total, interval):
+    assert share_interval_95(count, total) == pytest.approx(interval, abs=0.001)
+
+
+def test_confusion_has_what_it_is_in_rows_and_what_is_said_in_columns():
+    counts = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+
+
+def true_probabilities(n=20_000):
+    """Probabilities, and labels that are drawn from them."""
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet([0.5] * 3, size=n)
+    labels = (probabilities.cumsum(axis=1) < random.random((n, 1))).sum(axis=1)
+    return probabilities, labels
+
+
+def test_probabilities_that_are_true_are_calibrated():
+    probabilities, labels = true_probabilities()
+    confidences, accuracies, shares, error = calibration(probabilities, labels)
+    assert error < 0.01 and shares.sum() == pytest.approx(1)
+    filled = shares > 0.01
+    np.testing.assert_allclose(confidences[filled], accuracies[filled], atol=0.05)
+
+
+def test_temperature_undoes_what_makes_a_model_too_sure():
+    probabilities, labels = true_probabilities()
+    too_sure = with_temperature(probabilities, 1 / 3)
+    assert calibration(too_sure, labels)[3] > 0.05
+    temperature = fit_temperature(too_sure, labels)
+    assert temperature == pytest.approx(3, rel=0.05)
+    scaled = with_temperature(too_sure, temperature)
+    assert calibration(scaled, labels)[3] < 0.015
+    np.testing.assert_array_equal(scaled.argmax(axis=1), too_sure.argmax(axis=1))
+
+
+def test_temperature_of_zero_probabilities_is_a_number():
+    probabilities = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert np.isfinite(fit_temperature(probabilities, np.array([1, 1])))
+
+
+def test_pictures_are_drawn(tmp_path):
+    random = np.random.default_rng(0)
+    probabilities, labels = random.dirichlet([1] * 3, 60), np.arange(60) % 3
+    images = random.integers(0, 256, (60, 16, 16, 3), np.uint8)
+    images[:] = (7, 200, 3)
+    draw_confusion(labels, probabilities.argmax(axis=1), NAMES, "title", tmp_path / "c.png")
+    draw_mistakes(images, labels, probabilities, NAMES, "title", tmp_path / "m.png")
+    draw_reliability({"a": calibration(probabilities, labels)}, "title", tmp_path / "r.png")
+    assert (7, 200, 3) in colours(tmp_path / "m.png")
+    assert len(colours(tmp_path / "c.png")) > 50
+    assert (0x1F, 0x77, 0xB4) in colours(tmp_path / "r.png")
+
+
+def test_only_mistakes_are_shown_the_surest_first(tmp_path):
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    images[0], images[1], images[2] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    draw_mistakes(images, np.array([0, 1, 0]), probabilities, NAMES[:2], "t", tmp_path / "m.png")
+    shown = colours(tmp_path / "m.png")
+    assert (250, 0, 0) not in shown and {(0, 250, 0), (0, 0, 250)} <= shown
+
+
+def test_many_classes_are_drawn_without_numbers(tmp_path):
+    labels = np.arange(60) % 30
+    names = [f"class {number}" for number in range(30)]
+    draw_confusion(labels, labels, names, "title", tmp_path / "c.png")
+    assert (tmp_path / "c.png").exists()
