@@ -32,7 +32,13 @@ from machinery.options import (
     parse_options,
     script_parser,
 )
-from machinery.records import accuracy_line, remark_on_data, stopped_early, without_accuracy
+from machinery.records import (
+    accuracy_line,
+    join_remarks,
+    remark_on_data,
+    stopped_early,
+    without_accuracy,
+)
 
 
 def main():
@@ -66,7 +72,8 @@ def main():
     right = predictions == labels
     trained = training["remark"] and f"trained {training['remark']}"
     tested = remark_on_data(dataset, options) and f"tested {remark_on_data(dataset, options)}"
-    print(accuracy_line(100 * right.mean(), trained, stopped_early(training), tested))
+    remarks = join_remarks(trained, stopped_early(training), tested)
+    print(accuracy_line(100 * right.mean(), remarks))
     width = max(map(len, class_names))
     for label, name in enumerate(class_names):
         of_class = right[labels == label]
@@ -86,12 +93,10 @@ def main():
         curves[f"with temperature {temperature:.2f}"] = calibration(scaled, labels)
 
     out = Path(options.out)
-    title = f"{settings['experiment']}: test accuracy {100 * right.mean():.2f} %"
+    title = f"{settings['experiment']}: test accuracy {100 * right.mean():.2f} %\n{remarks}".strip()
     paths = [out / f"evaluate_{name}.png" for name in ("confusion", "mistakes", "reliability")]
     draw_confusion(labels, predictions, class_names, title, paths[0])
-    draw_mistakes(
-        testX, labels, probabilities, class_names, f"{title}\nthe surest mistakes", paths[1]
-    )
+    draw_mistakes(testX, labels, probabilities, class_names, title, paths[1])
     draw_reliability(curves, title, paths[2])
     for path in paths:
         print(f"Picture: {path}")

@@ -79,7 +79,7 @@ def draw_confusion(labels, predictions, class_names, title, path):
     counts = confusion_matrix(labels, predictions, len(class_names))
     shares = counts / counts.sum(axis=1, keepdims=True)
     size = max(6, 0.55 * len(class_names) + 2)
-    figure, axes = plt.subplots(figsize=(size + 1, size), layout="constrained")
+    figure, axes = plt.subplots(figsize=(size + 1, size - 0.5), layout="constrained")
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, label="of the images of a class (%)", shrink=0.8)
     if len(class_names) <= 20:  # more would not be readable
@@ -104,7 +104,7 @@ def draw_mistakes(images, labels, probabilities, class_names, title, path):
     wrong = np.flatnonzero(predictions != labels)
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
     figure, axes = plt.subplots(5, 5, figsize=(9, 10.5), layout="constrained")
-    figure.suptitle(title, wrap=True)
+    figure.suptitle(f"The surest mistakes of {title}", wrap=True)
     for ax in axes.flat:
         ax.axis("off")
     for ax, index in zip(axes.flat, worst, strict=False):
@@ -129,7 +129,8 @@ def draw_reliability(curves, title, path):
         upper.plot(100 * confidences, 100 * accuracies, marker="o", label=label)
         edges = np.linspace(0, 100, len(shares) + 1)
         lower.stairs(100 * shares, edges, label=name)
-    upper.set(ylabel="is right (%)", title=title)
+    upper.set(ylabel="is right (%)")
+    upper.set_title(title, wrap=True)
     upper.legend()
     lower.set(xlabel="is sure: the largest probability (%)", ylabel="images (%)")
     for axes in (upper, lower):
