@@ -1,10 +1,12 @@
 """Say what is on a photo: class number, name, and the probabilities of the likeliest classes.
 
-A JPEG, PNG, WebP, GIF, TIFF or BMP will do. The model knows CIFAR-10's ten classes, or those of
-your own pictures, and has only ever seen small photos with one thing in the middle; whatever is on
-the photo, it answers with one of the classes.
+A JPEG, PNG, WebP, GIF, TIFF or BMP will do, or a folder of them. The model knows CIFAR-10's ten
+classes, or those of your own pictures, and has only ever seen small photos with one thing in the
+middle; whatever is on the photo, it answers with one of the classes.
 """
 
+import contextlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,31 +15,44 @@ from data.dataset import MOST_CLASSES
 from data.image import load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, readable_errors
+from machinery.figures import save_figure
 from machinery.final_model import load_final_model
-from machinery.options import add_model, parse_options, script_parser, whole_number
+from machinery.options import add_model, parse_options, script_parser, whole_number, writable_folder
+
+import matplotlib.pyplot as plt
 
 DEER = Path(__file__).with_name("sample_image.png")
 
 
 def main():
     parser = script_parser("%(prog)s [options] [IMAGE ...]")
-    parser.add_argument("images", type=os.path.expanduser, nargs="*", default=[DEER],
-        metavar="IMAGE",
-        help=f"photos ({DEER.name}, a deer of CIFAR-10's test set)")  # fmt: skip
+    add = parser.add_argument
+    add("images", type=os.path.expanduser, nargs="*", default=[DEER], metavar="IMAGE",
+        help=f"photos, or folders of them ({DEER.name}, a deer of the test set)")  # fmt: skip
     add_model(parser)
-    parser.add_argument("--top", type=whole_number(1, MOST_CLASSES), default=3, metavar="N",
+    add("--top", type=whole_number(1, MOST_CLASSES), default=3, metavar="N",
         help="how many classes to print (%(default)s)")  # fmt: skip
+    add("--json", action="store_true",
+        help="print nothing but a line of JSON for each photo, with all probabilities")  # fmt: skip
+    add("--save", type=os.path.expanduser, metavar="DIR",
+        help="draw each answer into this folder: the photo as the model sees it, and the "
+        "probabilities")  # fmt: skip
     options = parse_options(parser)
+    if options.save:
+        writable_folder(parser, "--save", options.save)
 
-    model, training = load_final_model(options.model)
-    class_names = training["dataset"]["class_names"]
-    if options.images == [DEER] and "deer" not in class_names:
-        parser.error(f"{options.model} knows {', '.join(class_names)}: name a photo of one of them")
-    if training["remark"]:
-        print(f"Trained {training['remark']}: expect mistakes.")
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        model, training = load_final_model(options.model)
+        class_names = training["dataset"]["class_names"]
+        if options.images == [DEER] and "deer" not in class_names:
+            parser.error(
+                f"{options.model} knows {', '.join(class_names)}: name a photo of one of them"
+            )
+        if training["remark"]:
+            print(f"Trained {training['remark']}: expect mistakes.")
 
     unreadable = 0
-    for path in options.images:
+    for path in photos(options.images):
         try:
             image = load_image(path, model.input_shape[1])
         except UsageError as error:
@@ -46,10 +61,50 @@ def main():
             continue
         (probabilities,) = model.predict(*prep_pixels(image[None]), verbose=0)
         likeliest = probabilities.argsort()[::-1][: options.top]
-        guesses = ", ".join(f"{class_names[i]} {100 * probabilities[i]:.1f} %" for i in likeliest)
-        shown = DEER.name if path == DEER else path
-        print(f"{shown}: {likeliest[0]} {class_names[likeliest[0]]} ({guesses})")
+        shown = DEER.name if path == DEER else str(path)
+        if options.json:
+            by_name = dict(zip(class_names, map(float, probabilities), strict=True))
+            best = int(likeliest[0])
+            print(json.dumps({"image": shown, "class": best, "name": class_names[best],
+                              "probabilities": by_name}), flush=True)  # fmt: skip
+        else:
+            guesses = ", ".join(
+                f"{class_names[i]} {100 * probabilities[i]:.1f} %" for i in likeliest
+            )
+            print(f"{shown}: {likeliest[0]} {class_names[likeliest[0]]} ({guesses})")
+        if options.save:
+            picture = Path(options.save) / f"predict_{path.name.replace('.', '_')}.png"
+            draw(image, probabilities, class_names, shown, picture)
+            print(f"Picture: {picture}", file=sys.stderr if options.json else sys.stdout)
     return 2 if unreadable else 0
+
+
+def photos(paths):
+    """Return the photos that are named, and those in the folders that are, without hidden files."""
+    found = []
+    for path in map(Path, paths):
+        inner = sorted(path.iterdir()) if path.is_dir() else [path]
+        found += [file for file in inner if file == path or not file.name.startswith(".")]
+    return found
+
+
+def draw(image, probabilities, class_names, title, path):
+    """Draw what the model sees, and the probabilities of the ten likeliest classes at most.
+
+    Args:
+        image: uint8 (size, size, 3).
+        probabilities: float (classes,).
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    left.imshow(image)
+    left.set_title(f"what the model sees: {len(image)}x{len(image)} pixels", fontsize="medium")
+    left.axis("off")
+    order = probabilities.argsort()[-10:]
+    bars = right.barh([class_names[i] for i in order], 100 * probabilities[order])
+    right.bar_label(bars, fmt="%.1f", padding=3)
+    right.set(xlim=(0, 112), xlabel="probability (%)")
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

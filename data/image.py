@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # Pillow knows others, some of which start programs: Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 MOST_BYTES = 500_000_000
+HEIC = b"ftyphei", b"ftyphev", b"ftypmif"  # from the fifth byte of such a file on
 
 # A file of a few bytes can claim any size: what is decoded has to fit in memory. Of a JPEG, an
 # eighth of the height and width can be decoded alone, so that photos of large cameras can be read.
@@ -47,6 +48,12 @@ def read_image(file, size):
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
+        file.seek(4)
+        if file.read(7) in HEIC:
+            raise UsageError(
+                f"{file.name} is HEIC, as phones save it: convert it to JPEG first, for example "
+                "with `heif-convert photo.heic photo.jpg`"
+            ) from None
         raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}") from None
     with image:
         pixels = image.width * image.height

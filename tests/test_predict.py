@@ -1,6 +1,7 @@
+import json
 import re
 
-from conftest import ROOT, a_result, assert_refused, call, tiny_network
+from conftest import BLUE, ROOT, a_result, assert_refused, call, colours, tiny_network
 from data.dataset import CLASS_NAMES
 from data.download import find_dataset
 from machinery.final_model import save_final_model
@@ -64,9 +65,42 @@ def test_missing_model_is_explained(tmp_path):
     assert_refused(ended, "no model final_model.h5", "finalize.py --sample")
 
 
-@pytest.mark.parametrize("top", [0, 11, "three"])
+@pytest.mark.parametrize("top", [0, 1001, "three"])
 def test_senseless_number_of_classes_is_refused(tmp_path, top):
-    assert_refused(call("predict.py", "--top", top, cwd=tmp_path), "from 1 to 10")
+    assert_refused(call("predict.py", "--top", top, cwd=tmp_path), "from 1 to 1000")
+
+
+def test_photos_of_a_folder_are_predicted_in_the_order_of_their_names(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("b.png", "a.jpg", ".hidden.png"):
+        Image.open(ROOT / "sample_image.png").save(tmp_path / "photos" / name)
+    ended = predict(tmp_path, "photos")
+    assert re.findall(r"^(\S+): \d", ended.output, re.M) == ["photos/a.jpg", "photos/b.png"]
+
+
+def test_json_is_all_that_programs_read(tmp_path):
+    ended = predict(tmp_path, "--json", remark="on the sample of CIFAR-10")
+    answer = json.loads(ended.output)
+    assert answer["image"] == "sample_image.png"
+    assert list(answer["probabilities"]) == list(CLASS_NAMES)
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    best = max(answer["probabilities"], key=answer["probabilities"].get)
+    assert (answer["name"], CLASS_NAMES[answer["class"]]) == (best, best)
+    assert "expect mistakes" in ended.errors
+
+
+def test_answer_is_drawn(tmp_path):
+    Image.new("RGB", (50, 40), (7, 200, 3)).save(tmp_path / "green.png")
+    ended = predict(tmp_path, "--save", "answers", "green.png")
+    assert "Picture: answers/predict_green_png.png\n" in ended.output
+    assert {(7, 200, 3), BLUE} <= colours(tmp_path / "answers" / "predict_green_png.png")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_photo_of_a_phone_in_a_format_that_is_not_read_says_how_to_convert_it(tmp_path):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    ended = predict(tmp_path, "photo.heic")
+    assert_refused(ended, "photo.heic is HEIC", "heif-convert photo.heic photo.jpg")
 
 
 @pytest.mark.dataset
