@@ -59,6 +59,12 @@ def container_quota(cgroup=Path("/sys/fs/cgroup")):
     return math.inf
 
 
+def thread_limit():
+    """Return how many threads TensorFlow was told to start at most, infinity if it was not told."""
+    text = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return int(text) if text.isdigit() and int(text) else math.inf
+
+
 def default_keras_home():
     """Return where Keras keeps data and weights: in the user's home, if there is one."""
     home = os.path.expanduser("~")

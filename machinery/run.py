@@ -10,7 +10,7 @@ from data.dataset import CLASS_NAMES
 from data.download import find_dataset
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch
 from machinery.checkpoint import load_checkpoint, save_checkpoint
-from machinery.environment import usable_cores
+from machinery.environment import thread_limit, usable_cores
 from machinery.errors import UsageError
 from machinery.files import archive
 from machinery.lock import only_owner
@@ -339,4 +339,5 @@ def hardware():
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
         processor = names[0] if names else processor
     devices = [device.name for device in tf.config.list_physical_devices("GPU")]
-    return {"processor": processor, "cores": usable_cores(), "gpus": devices}
+    cores = min(usable_cores(), thread_limit())
+    return {"processor": processor, "cores": cores, "gpus": devices}

@@ -11,7 +11,7 @@ import sys
 import time
 
 from conftest import OFFLINE, ROOT, TINY, finish, start
-from machinery.environment import container_quota, usable_cores
+from machinery.environment import container_quota, thread_limit, usable_cores
 
 import pytest
 
@@ -189,3 +189,13 @@ def test_tensorflow_has_fewer_threads_where_the_quota_is_half_a_core():
 
     with_quota = threads("unshare", "-m", "sh", "-c", f'{QUOTA} && exec "$@"', "sh")
     assert 0 < with_quota < threads() or usable_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "most"), [("3", 3), ("0", math.inf), ("many", math.inf), (None, math.inf)]
+)
+def test_thread_limit(monkeypatch, told, most):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", told)
+    assert thread_limit() == most
