@@ -4,11 +4,14 @@
     python run_all.py baseline1 dropout --seeds 0,1,2    three seeds of each
     python run_all.py baseline3 --folds 5                5-fold cross-validation
     python run_all.py --sample --jobs 1                  a try, one after the other
+    python run_all.py --seeds 0,1,2 --ray HOST:6379      on the machines of a Ray cluster
 
 Whatever ends it, the same command goes on: what is finished is skipped, what was interrupted is
 resumed. Options that are not listed here are passed on to the experiments.
 """
 
+import argparse
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -84,22 +87,13 @@ class Job:
         except UsageError:
             return []
 
-    def start(self, cores):
-        """Start the process that a user would start, on some of the processor's cores."""
-        script = ROOT / room_of(self.name) / f"{self.name}.py"
-        words = [sys.executable, str(script), *self.arguments]
+    def start(self, place):
+        """Start the process that a user would start, in a place such as `Cores`."""
+        words = [f"{room_of(self.name)}/{self.name}.py", *self.arguments]
         words += ["--resume"] if self.result() else []
-        self.cores, self.epochs_before = cores, len(self.epoch_seconds())
+        self.place, self.epochs_before = place, len(self.epoch_seconds())
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log, "a") as log:
-            print(shlex.join(words), file=log, flush=True)
-            all_cores = pin_to(cores)  # the new process inherits it
-            try:
-                self.process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-                )
-            finally:
-                pin_to(all_cores)
+        self.process = place.start(self, words)
 
     def note_end(self):
         """Take note of how the process ended: finished, killed and to be resumed, or failed."""
@@ -110,22 +104,64 @@ class Job:
             self.failure = f"exit code {code}, see {self.log}"
 
 
-def run_jobs(jobs, slots):
-    """Keep as many jobs running as there are slots, until all have finished or failed.
+class Cores:
+    """A place for one process at a time: some of the processor's cores.
+
+    Args:
+        numbers: the cores' numbers; none where the system offers no choice.
+    """
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def start(self, job, words):
+        """Start the process of a job, and return it.
+
+        Args:
+            job: the `Job`; the process prints into its log.
+            words: the script's path from the project's folder, and its options.
+        """
+        words = [sys.executable, str(ROOT / words[0]), *words[1:]]
+        with open(job.log, "a") as log:
+            print(shlex.join(words), file=log, flush=True)
+            all_cores = pin_to(self.numbers)  # the new process inherits it
+            try:
+                return subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                )
+            finally:
+                pin_to(all_cores)
+
+
+@contextlib.contextmanager
+def places(options):
+    """Yield where the runs can run, a list: this processor's cores divided, or a Ray cluster's."""
+    if options.ray is None:
+        cores = sorted(pin_to() or [])
+        yield [Cores(cores[slot :: options.jobs]) for slot in range(options.jobs)]
+        return
+    try:
+        from machinery.ray_jobs import cluster
+    except ModuleNotFoundError as error:  # an optional extra
+        raise UsageError("--ray needs Ray: `pip install ray`, on every node") from error
+    with cluster(options.ray, options.jobs) as shares:
+        yield shares
+
+
+def run_jobs(jobs, places):
+    """Keep as many jobs running as there are places, until all have finished or failed.
 
     Args:
         jobs: a list of `Job`, in the order to start them.
-        slots: how many to run at once; the processor's cores are divided among them.
+        places: a list of `Cores`, or of `machinery.ray_jobs.Share`.
     """
-    cores = sorted(pin_to() or [])
-    free = [cores[slot::slots] for slot in range(slots)]
-    running, last_report = [], -SECONDS_BETWEEN_REPORTS
+    free, running, last_report = [*places], [], -SECONDS_BETWEEN_REPORTS
     try:
         while True:
             for job in [job for job in running if job.process.poll() is not None]:
                 job.note_end()
                 running.remove(job)
-                free.append(job.cores)
+                free.append(job.place)
                 last_report = -SECONDS_BETWEEN_REPORTS
             # A run may be finished before its process is.
             left = [job for job in jobs if job in running or not (job.failure or job.is_finished())]
@@ -138,7 +174,7 @@ def run_jobs(jobs, slots):
                     running.append(job)
                     last_report = -SECONDS_BETWEEN_REPORTS
             if time.monotonic() - last_report >= SECONDS_BETWEEN_REPORTS:
-                report(jobs, left, running, slots)
+                report(jobs, left, running, len(places))
                 last_report = time.monotonic()
             time.sleep(0.5)
     except KeyboardInterrupt:
@@ -169,6 +205,14 @@ def seed_list(text):
     return [whole_number(0, 2**32 - 1)(seed) for seed in text.split(",")]
 
 
+def ray_address(text):
+    """Check that it is `HOST:PORT` or `local`; a type for argparse."""
+    host, _, port = text.rpartition(":")
+    if text != "local" and (not host or "/" in host or not port.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor local")
+    return text
+
+
 def parse_command_line():
     """Return the options of this script, and those for the experiments as a list of words."""
     parser = script_parser("%(prog)s [options] [EXPERIMENT ...]")
@@ -184,8 +228,14 @@ def parse_command_line():
         "on the other training images and evaluated on the fold")  # fmt: skip
     cores = usable_cores()
     # Two runs on half of the cores each train more images together, see benchmarks/README.md.
-    add("--jobs", type=whole_number(1, cores), default=min(2, cores), metavar="N",
-        help="how many runs at once, the cores divided among them (%(default)s)")  # fmt: skip
+    add("--jobs", type=whole_number(1), default=min(2, cores), metavar="N",
+        help="how many runs at once, on each machine, its cores divided among them "
+        "(%(default)s)")  # fmt: skip
+    add("--ray", nargs="?", const="local", type=ray_address, metavar="ADDRESS",
+        help="run on the machines of a Ray cluster that this one belongs to, HOST:PORT; local, the "
+        "default, starts one of this machine alone. Each machine needs the packages of "
+        "requirements.txt, the same version of Ray (`pip install ray`), and CIFAR-10, which it "
+        "downloads, or has at the path of --data. The runs' files come back here")  # fmt: skip
     if {"-h", "--help"} & set(sys.argv):
         parser.parse_args(["--help"])
 
@@ -197,6 +247,8 @@ def parse_command_line():
             "and --folds"
         )
     options = parser.parse_args(others)
+    if options.jobs > cores and not options.ray:
+        parser.error(f"argument --jobs: {options.jobs} is above the {cores} cores")
     if options.folds and training.validation == "holdout":
         parser.error("--folds and --validation holdout exclude each other: both hold images out")
     groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH}
@@ -218,11 +270,12 @@ def main():
         Job(name, seed, fold, arguments)
         for seed, fold, name in product(options.seeds, folds, options.experiments)
     ]
-    run_jobs(jobs, options.jobs)
-    compare.print_table(compare.read_runs([options.out]))
+    with places(options) as free:
+        run_jobs(jobs, free)
     failures = [job for job in jobs if job.failure]
     for job in failures:
         print(f"run_all.py: error: {job}: {job.failure}", file=sys.stderr)
+    compare.print_table(compare.read_runs([options.out]))
     print(f"Next: {command('compare.py', options)}")
     return 2 if failures else 0
 

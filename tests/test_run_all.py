@@ -116,6 +116,7 @@ def test_runs_where_the_system_pins_no_process(tmp_path, monkeypatch):
         (["baseline9"], "no experiment baseline9"),
         (["--seeds", "0,one"], "--seeds"),
         (["--jobs", "0"], "--jobs"),
+        (["--jobs", "10000"], "--jobs"),
         (["--seed", "1"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
         (["--folds", "1"], "--folds"),
