@@ -107,11 +107,21 @@ def cluster(ray_jobs):
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         for name in ("KERAS_HOME", "USERS_KERAS_HOME"):  # what a real node would not have
             patch.delenv(name, raising=False)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
+        cluster = Cluster()
+        for cpus in (0, 1, 1):
+            add_node(cluster, cpus)
         yield cluster
         cluster.shutdown()
+
+
+def add_node(cluster, cpus):
+    """Start a node. Ray allows it 30 seconds, too few on a busy machine; so try several times."""
+    for attempt in range(5):
+        try:
+            return cluster.add_node(num_cpus=cpus)
+        except Exception:  # just what Ray raises
+            if attempt == 4:
+                raise
 
 
 def processes():
@@ -168,7 +178,7 @@ def test_lost_worker_and_lost_node(tmp_path, cluster):
     )
     cluster.remove_node(node, allow_graceful=False)
     ended = finish(process)
-    cluster.add_node(num_cpus=1)
+    add_node(cluster, 1)
     assert ended.code == 0, ended
     wait_until(lambda: not any(map(is_running, running.values())))
 
