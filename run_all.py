@@ -19,6 +19,7 @@ import time
 from itertools import product
 
 import compare
+from data.download import find_dataset
 from data.splits import MOST_FOLDS, Fold
 from experiments import ALL, EXPERIMENTS, TUTORIAL, load_experiment, room_of
 from extensions import FROM_SCRATCH
@@ -50,10 +51,11 @@ class Job:
         seed: of the run.
         fold: a `data.splits.Fold`, or None.
         arguments: options that are passed on, a list of words.
+        sha256: the hashes of the images, as in `data.dataset.Dataset`.
     """
 
-    def __init__(self, name, seed, fold, arguments):
-        self.name, self.seed, self.fold = name, seed, fold
+    def __init__(self, name, seed, fold, arguments, sha256):
+        self.name, self.seed, self.fold, self.sha256 = name, seed, fold, sha256
         self.arguments = [*arguments, "--seed", str(seed)]
         self.arguments += ["--fold", str(fold)] if fold else []
         experiment = load_experiment(name)
@@ -70,12 +72,14 @@ class Job:
         return f"{self.name}{seed}{fold} ({len(self.epoch_seconds())} of {self.run.epochs} epochs)"
 
     def result(self):
-        """Return what NAME.json says of a run with these very settings, {} if there is none."""
+        """Return what NAME.json says of a run with these very settings and images, {} if none."""
         try:
             result = read_result(self.files.result)
         except UsageError:  # a damaged file, which the experiment archives
             return {}
-        return result if result and result["settings"] == self.run.settings else {}
+        this = self.run.settings, self.sha256
+        found = result and (result["settings"], result["dataset"].get("sha256"))
+        return result if found == this else {}
 
     def is_finished(self):
         return bool(self.result().get("finished"))
@@ -214,7 +218,7 @@ def ray_address(text):
 
 
 def parse_command_line():
-    """Return the options of this script, and those for the experiments as a list of words."""
+    """Return the options of this script, and those for the experiments."""
     parser = script_parser("%(prog)s [options] [EXPERIMENT ...]")
     add = parser.add_argument
     add("experiments", nargs="*", default=TUTORIAL, metavar="EXPERIMENT",
@@ -258,16 +262,18 @@ def parse_command_line():
     options.experiments = list(dict.fromkeys(names))
     options.out = training.out
     writable_folder(parser, "--out", options.out)
-    return options, words_of(training, training_parser)
+    return options, training
 
 
 def main():
-    options, arguments = parse_command_line()
+    options, training = parse_command_line()
+    arguments = words_of(training, option_parser("as published"))
+    sha256 = find_dataset(training.data, training.sample, training.image_size).sha256
     folds = [None]
     if options.folds:
         folds = [Fold(number, options.folds) for number in range(1, options.folds + 1)]
     jobs = [
-        Job(name, seed, fold, arguments)
+        Job(name, seed, fold, arguments, sha256)
         for seed, fold, name in product(options.seeds, folds, options.experiments)
     ]
     with places(options) as free:

@@ -202,14 +202,17 @@ def test_runs_are_compared_in_the_order_of_the_table(folder):
     assert names == [name for name in EXTENSIONS if name in names]
 
 
-def test_runner_sees_that_a_run_is_finished(folder, monkeypatch):
+def test_runner_sees_that_a_run_is_finished(folder, sample, monkeypatch):
     """Though what early_stopping is evaluated on is not the default."""
     monkeypatch.chdir(folder)
-    arguments = [str(word) for word in (*TINY, "--epochs", 1)]
-    assert run_all.Job("early_stopping", 0, None, arguments).is_finished()
-    assert not run_all.Job(
-        "early_stopping", 0, None, [*arguments, "--validation", "test"]
-    ).is_finished()
+
+    def is_finished(*more, sha256=sample.sha256):
+        arguments = [str(word) for word in (*TINY, "--epochs", 1, *more)]
+        return run_all.Job("early_stopping", 0, None, arguments, sha256).is_finished()
+
+    assert is_finished()
+    assert not is_finished("--validation", "test")
+    assert not is_finished(sha256=sample.sha256 | {"x_train": "of other images"})
 
 
 def test_runner_starts_the_script_where_it_is(tmp_path, monkeypatch):
@@ -218,7 +221,7 @@ def test_runner_starts_the_script_where_it_is(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(run_all.subprocess, "Popen", lambda words, **_: started.append(words[1]))
     for name in ("baseline1", "adam"):
-        run_all.Job(name, 0, None, []).start({0})
+        run_all.Job(name, 0, None, [], {}).start(run_all.Cores({0}))
     assert started == [str(ROOT / "experiments/baseline1.py"), str(ROOT / "extensions/adam.py")]
 
 
