@@ -1,6 +1,6 @@
 """Look inside a model while it looks at a photo, and draw what there is to see as one picture.
 
-The 32x32 pixels that it gets, and its answer. By Grad-CAM, which places speak for the likeliest
+The few pixels that it gets, and its answer. By Grad-CAM, which places speak for the likeliest
 class, and which for the second. The filters of the first layer, and of each block the feature maps
 that respond most strongly.
 
@@ -9,12 +9,10 @@ Grad-CAM: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
 
 import math
 import os
-import textwrap
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from data.cifar10 import CLASS_NAMES
 from data.image import load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, readable_errors
@@ -30,6 +28,7 @@ import tensorflow as tf
 from keras import layers
 
 DEER = Path(__file__).with_name("sample_image.png")
+MOST_BARS = 10
 
 
 def main():
@@ -40,8 +39,9 @@ def main():
     add_out(parser)
     options = parse_options(parser)
 
-    photo = load_image(options.image)
     model, training = load_final_model(options.model)
+    class_names = training["dataset"]["class_names"]
+    photo = load_image(options.image, model.input_shape[1])
     if training["remark"]:
         print(f"Trained {training['remark']}: expect mistakes.")
 
@@ -55,20 +55,21 @@ def main():
     probabilities = tf.nn.softmax(tf.cast(scores[0], tf.float32)).numpy()
     first, second = probabilities.argsort()[:-3:-1]
     cam_layer, maps = blocks[-1]
-    heat_maps = {label: grad_cam(tape, scores, label, maps) for label in (first, second)}
+    heat_maps = {
+        label: grad_cam(tape, scores, label, maps, len(photo)) for label in (first, second)
+    }
 
     heights = [2.9, *[1.6] * (1 + len(blocks))]
     figure = plt.figure(figsize=(10, 0.4 + sum(heights)), layout="constrained")
     model_name = f"{Path(options.model).name} ({training['settings']['experiment']})"
-    answer = f"{CLASS_NAMES[first]}, {100 * probabilities[first]:.1f} %"
-    title = f"{model_name} on {Path(options.image).name}: {answer}"
-    figure.suptitle(textwrap.fill(title, 90))  # Matplotlib's `wrap` takes $ for mathematics
+    answer = f"{class_names[first]}, {100 * probabilities[first]:.1f} %"
+    figure.suptitle(f"{model_name} on {Path(options.image).name}: {answer}", wrap=True)
     top, filters, *rows = figure.subfigures(len(heights), height_ratios=heights)
-    draw_answer(top, photo, probabilities, heat_maps, cam_layer)
+    draw_answer(top, photo, class_names, probabilities, heat_maps, cam_layer)
     draw_filters(filters, [layer for layer, _ in outputs])
     for number, (row, block) in enumerate(zip(rows, blocks, strict=True), 1):
         draw_maps(row, number, *block)
-    path = Path(options.out) / f"explain_{Path(options.image).stem}.png"
+    path = Path(options.out) / f"explain_{Path(options.image).name.replace('.', '_')}.png"
     save_figure(figure, path)
     print(f"Picture: {path}")
     print(f"Next:    {command('experiments/speedrun.py')}")
@@ -79,11 +80,11 @@ def look_inside(model, images):
 
     Args:
         model: a Keras model. It is changed, and can be looked into only once.
-        images: float32 tensor (n, 32, 32, 3) in [0, 1].
+        images: float32 tensor (n, size, size, 3) in [0, 1].
 
     Returns:
         A list of `(layer, output)` in the order of computation. A layer that is itself a model is
-        replaced by its layers. The last output is the scores (n, 10): the softmax is left out.
+        replaced by its layers. The last output is the scores (n, classes): the softmax is left out.
 
     Raises:
         UsageError: if the model does not end in a softmax.
@@ -119,44 +120,49 @@ def find_blocks(outputs):
     """
     maps = [entry for entry in outputs if len(entry[1].shape) == 4 and entry[1].shape[1] > 1]
     # Rounded: a convolution without padding takes the border away, which makes 31 of 32 pixels.
-    grouped = groupby(maps, lambda entry: round(math.log2(32 / entry[1].shape[1])))
+    grouped = groupby(maps, lambda entry: round(math.log2(maps[0][1].shape[1] / entry[1].shape[1])))
     blocks = [list(block) for _, block in grouped]
     return [b[-1] for b in blocks if any(isinstance(layer, layers.Conv2D) for layer, _ in b)]
 
 
-def grad_cam(tape, scores, label, maps):
+def grad_cam(tape, scores, label, maps, size):
     """Return which places speak for a class: the sum of the feature maps, weighted.
 
     The weight of a map is the gradient of the class's score, on average over its pixels.
 
     Args:
         tape: a persistent `tf.GradientTape` that has seen how `scores` came from `maps`.
-        scores: tensor (1, 10). Not probabilities: these have no gradient where they are near 1.
+        scores: tensor (1, classes). Not probabilities: near 1, these have no gradient.
         label: the number of the class.
         maps: tensor (1, height, width, channels).
+        size: height and width of the photo.
 
     Returns:
-        float32 (32, 32) in [0, 1]. Zeros if no place speaks for the class.
+        float32 (size, size) in [0, 1]. Zeros if no place speaks for the class.
     """
-    gradients = tape.gradient(scores, maps, tf.one_hot([label], 10, dtype=scores.dtype))
+    gradients = tape.gradient(
+        scores, maps, tf.one_hot([label], scores.shape[-1], dtype=scores.dtype)
+    )
     weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
     heat = tf.nn.relu(tf.reduce_sum(weights * tf.cast(maps, tf.float32), axis=-1, keepdims=True))
-    heat = tf.image.resize(heat, (32, 32))[0, ..., 0].numpy()
+    heat = tf.image.resize(heat, (size, size))[0, ..., 0].numpy()
     return heat / (heat.max() or 1)
 
 
-def draw_answer(figure, photo, probabilities, heat_maps, layer):
+def draw_answer(figure, photo, class_names, probabilities, heat_maps, layer):
     seen, bars, *cams = figure.subplots(1, 4)
     seen.imshow(photo)
-    seen.set(title="what it sees:\n32x32 pixels", xticks=[], yticks=[])
+    seen.set(title=f"what it sees:\n{len(photo)}x{len(photo)} pixels", xticks=[], yticks=[])
     colours = dict(zip(heat_maps, ("tab:blue", "tab:orange"), strict=True))
-    bars.barh(CLASS_NAMES, 100 * probabilities, color=[colours.get(i, "gray") for i in range(10)])
+    shown = sorted(probabilities.argsort()[-MOST_BARS:])
+    names, colors = [class_names[i] for i in shown], [colours.get(i, "gray") for i in shown]
+    bars.barh(names, 100 * probabilities[shown], color=colors)
     bars.invert_yaxis()
     bars.set(title="what it answers", xlim=(0, 100), xlabel="probability (%)", box_aspect=1)
     for ax, (label, heat) in zip(cams, heat_maps.items(), strict=True):
         ax.imshow(photo.mean(axis=-1), cmap="gray")
         drawn = ax.imshow(heat, cmap="inferno", alpha=0.6, vmin=0, vmax=1)
-        ax.set(title=f"what speaks for\n{CLASS_NAMES[label]}, {100 * probabilities[label]:.1f} %")
+        ax.set(title=f"what speaks for\n{class_names[label]}, {100 * probabilities[label]:.1f} %")
         ax.set(xticks=[], yticks=[])
         ax.title.set_color(colours[label])
     figure.colorbar(drawn, ax=cams, label=f"Grad-CAM on {layer.name}\n(0: nothing, 1: most)")

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import textwrap
 import warnings
 
 from machinery.files import replace_when_complete
@@ -12,6 +13,8 @@ from matplotlib.text import Text
 
 FONT = "DejaVu Sans"  # comes with Matplotlib, as does one with a box for each character there is
 LAST_RESORT = "Last Resort"
+POINTS_PER_INCH = 72
+WIDTH = 0.6  # of a character on average, as a part of the font size
 # Who wants Chinese characters does not care that their font has no normal weight.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
@@ -20,9 +23,15 @@ def save_figure(figure, path):
     """Write a Matplotlib figure to a PNG file and close it.
 
     Names of folders may be in any script: what Matplotlib's own font lacks is drawn in those that
-    are installed.
+    are installed. Texts with `wrap=True` are wrapped here: where Matplotlib does it, it takes two
+    dollar signs for mathematics, whatever its settings say.
     """
     texts = figure.findobj(Text)
+    for text in texts:
+        if text.get_wrap():
+            characters = figure.get_figwidth() * POINTS_PER_INCH / (text.get_fontsize() * WIDTH)
+            lines = [textwrap.fill(line, int(characters)) for line in text.get_text().split("\n")]
+            text.set(text="\n".join(lines), wrap=False)
     more, lacking = fonts_for("".join(text.get_text() for text in texts))
     for text in texts if more else []:
         text.set_fontfamily([FONT, *more])

@@ -28,7 +28,9 @@ HEIGHTS = {
 def model_of(name):
     """The model of an experiment, untrained, and of VGG-16 without its weights."""
     if name.startswith("transfer"):
-        return pretrained_vgg16(None, trainable=name.endswith("tuned"), learning_rate=0.001)
+        return pretrained_vgg16(
+            (32, 32, 3), 10, None, trainable=name.endswith("tuned"), learning_rate=0.001
+        )
     return load_experiment(name).define_model()
 
 
@@ -43,7 +45,7 @@ def inside(model, images):
     with tf.GradientTape(persistent=True) as tape:
         outputs = look_inside(model, images)
     _, maps = find_blocks(outputs)[-1]
-    return outputs, lambda label: grad_cam(tape, outputs[-1][1], label, maps)
+    return outputs, lambda label: grad_cam(tape, outputs[-1][1], label, maps, 32)
 
 
 def explained(model, folder, *arguments, name="baseline3"):
@@ -226,8 +228,8 @@ def test_picture_shows_the_photo_and_tells_the_rest(tmp_path, monkeypatch, name)
     monkeypatch.setattr(figures, "save_figure", keep_and_save)
     ended = explained(model_of(name), tmp_path, name=name)
     assert ended.code == 0, ended.errors
-    assert "Picture: runs/explain_sample_image.png\nNext:    python " in ended.output
-    picture = tmp_path / "runs" / "explain_sample_image.png"
+    assert "Picture: runs/explain_sample_image_png.png\nNext:    python " in ended.output
+    picture = tmp_path / "runs" / "explain_sample_image_png.png"
     assert Image.open(picture).width == 1000
     deer = colours(ROOT / "sample_image.png")
     assert {BLUE, ORANGE} <= colours(picture) and len(deer & colours(picture)) > 0.95 * len(deer)
@@ -252,7 +254,7 @@ def test_photos_have_pictures_of_their_own_whatever_they_are_called(tmp_path):
         ended = call("explain.py", name, "--model", path, "--out", "here", cwd=tmp_path)
         assert ended.code == 0, ended.errors
     pictures = {picture.name for picture in (tmp_path / "here").iterdir()}
-    assert pictures == {"explain_my_photo.png", r"explain_$\frac{$ _b_.png"}
+    assert pictures == {"explain_my_photo_jpg.png", r"explain_$\frac{$ _b__png.png"}
 
 
 # What is refused.

@@ -31,6 +31,16 @@ def test_figure_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
     plt.close(figure)
 
 
+@pytest.mark.parametrize("title", [r"costs $\frac{$ or less " * 9, "a\nb"])
+def test_long_title_is_wrapped_whatever_is_in_it(tmp_path, title):
+    figure = plt.figure(figsize=(4, 3))
+    text = figure.suptitle(title, wrap=True)
+    save_figure(figure, tmp_path / "figure.png")
+    lines = text.get_text().split("\n")
+    assert max(map(len, lines)) <= 40 and len(lines) == (2 if title == "a\nb" else 6)
+    assert " ".join(lines).split() == title.split()
+
+
 OF_STIX, OF_NONE = "\N{MATHEMATICAL ITALIC SMALL ALPHA}", "\N{EGYPTIAN HIEROGLYPH A001}"
 
 
