@@ -8,12 +8,13 @@ import json
 import os
 import zipfile
 
-from machinery.files import blame, read_array, reading, replace_when_complete
+from machinery.files import blame, open_zip, read_array, reading, replace_when_complete
+from machinery.loading import load_model
 
-import keras
 import numpy as np
 
 MOST_BYTES = 2_000_000_000
+MOST_JSON_BYTES = 10_000_000  # of a member in JSON, which takes ten times the memory and more
 
 
 def save_checkpoint(path, path_before, model, record, callback_states):
@@ -52,14 +53,17 @@ def load_checkpoint(path):
     """
     record, states = read_members(path)
     with blame(path):
-        return keras.saving.load_model(path), record, states
+        return load_model(path), record, states
 
 
 def read_members(path):
     """Return what is to be known of a run, and its callbacks' states; check all other members."""
-    with reading(path, MOST_BYTES) as file, zipfile.ZipFile(file) as archive:
+    with reading(path, MOST_BYTES) as file, open_zip(file) as archive:
         if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
             raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+        for member in archive.infolist():
+            if member.filename.endswith(".json") and member.file_size > MOST_JSON_BYTES:
+                raise ValueError(f"{member.filename} is longer than {MOST_JSON_BYTES:,} bytes")
         if damaged := archive.testzip():
             raise ValueError(f"its member {damaged} is damaged")
         record = json.loads(archive.read("run.json"))

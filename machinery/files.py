@@ -5,11 +5,16 @@ import errno
 import glob
 import os
 import stat
+import struct
+import zipfile
 from pathlib import Path
 
 from machinery.errors import UsageError, first_line
 
 import numpy as np
+
+# What a zip archive says of its members at most: ours have a hundred, at 60 bytes or so each.
+MOST_LISTING_BYTES = 1_000_000
 
 
 @contextlib.contextmanager
@@ -82,6 +87,31 @@ def read_array(file):
     if dtype.kind not in "biufc":
         raise ValueError("an array of something else than numbers")
     return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
+def open_zip(file):
+    """Return the `zipfile.ZipFile` of an open file, to read from.
+
+    `zipfile` reads what the archive says of its members, all of it, into ten times the memory. So
+    the record at the end, which tells how long that is, is looked at first.
+    https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.15 and 4.3.16
+
+    Raises:
+        ValueError: if it says more than `MOST_LISTING_BYTES`, or is in the form for 4 GB and more,
+            or has a comment.
+    """
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - 42))
+    last = file.read()
+    locator, end = last[:-22], last[-22:]
+    signature, listing_bytes, comment_bytes = struct.unpack("<4s8xI4xH", end)
+    if signature != b"PK\5\6" or comment_bytes:
+        raise ValueError("no zip archive, one with a comment, or cut off")
+    if locator.startswith(b"PK\6\7"):
+        raise ValueError("a zip archive in the form for 4 GB and more")
+    if listing_bytes > MOST_LISTING_BYTES:
+        raise ValueError("a zip archive of too many members")
+    return zipfile.ZipFile(file)
 
 
 @contextlib.contextmanager

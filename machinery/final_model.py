@@ -9,12 +9,12 @@ from pathlib import Path
 from data.dataset import CLASS_NAMES
 from machinery.errors import UsageError
 from machinery.files import dated, reading, replace_when_complete
+from machinery.loading import load_model
 from machinery.options import command
 from machinery.records import require_result
 from models.pretrained import Preprocessing  # noqa: F401 - a saved model may contain it
 
 import h5py
-import keras
 
 MOST_BYTES = 2_000_000_000
 
@@ -64,7 +64,7 @@ def load_final_model(path):
                 raise ValueError("it is not a model that finalize.py saved")
             result = json.loads(archive.attrs["result"])
         require_result(result)
-        model = keras.saving.load_model(path, compile=False)
+        model = load_model(path, compile=False)
         class_names = result["dataset"].setdefault("class_names", list(CLASS_NAMES))
         if not all(isinstance(name, str) for name in class_names):
             raise ValueError("the names of its classes are no texts")

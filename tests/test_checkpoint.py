@@ -1,4 +1,5 @@
 import io
+import json
 import zipfile
 
 from conftest import tiny_network
@@ -154,4 +155,45 @@ def test_checkpoint_of_layers_that_hold_code_is_refused(tmp_path):
     model = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs))
     save_checkpoint(tmp_path / "run.keras", model, {}, [])
     with pytest.raises(UsageError, match="damaged or foreign"):
+        load_checkpoint(tmp_path / "run.keras")
+
+
+def with_members(path, **changed):
+    """Write members of a checkpoint anew."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (members | changed).items():
+            archive.writestr(name, content)
+
+
+def test_layers_that_are_too_large_for_the_file_are_not_made(tmp_path, model):
+    path = tmp_path / "run.keras"
+    save_checkpoint(path, model, {}, [])
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    dense = config["config"]["layers"][3]
+    assert dense["class_name"] == "Dense"
+    dense["config"]["units"] = 10_000
+    with_members(path, **{"config.json": json.dumps(config)})
+    with pytest.raises(UsageError, match=r"run\.keras: .*more weights than its [\d,]+ bytes"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.json", "metadata.json"])
+def test_json_that_is_too_long_is_not_read(tmp_path, model, name):
+    path = tmp_path / "run.keras"
+    save_checkpoint(path, model, {}, [])
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(name)
+    with_members(path, **{name: content + b" " * 10_000_000})
+    with pytest.raises(UsageError, match=f"{name} is longer than 10,000,000 bytes"):
+        load_checkpoint(path)
+
+
+def test_checkpoint_that_is_too_long_is_not_read(tmp_path, model):
+    save_checkpoint(tmp_path / "run.keras", model, {}, [])
+    with open(tmp_path / "run.keras", "r+b") as file:
+        file.truncate(2_000_000_001)
+    with pytest.raises(UsageError, match="longer than the 2,000,000,000 bytes"):
         load_checkpoint(tmp_path / "run.keras")

@@ -6,11 +6,19 @@ import os
 import socket
 import struct
 import threading
+import zipfile
 import zlib
 
 from machinery import files
 from machinery.errors import UsageError
-from machinery.files import dated, read_array, reading, remove_partial_files, replace_when_complete
+from machinery.files import (
+    dated,
+    open_zip,
+    read_array,
+    reading,
+    remove_partial_files,
+    replace_when_complete,
+)
 
 import numpy as np
 import pytest
@@ -117,6 +125,71 @@ def test_array_that_is_not_as_long_as_it_says_is_refused(shape):
         read_array(io.BytesIO(padded))
 
 
+# Zip archives.
+
+
+def zip_of(count):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for number in range(count):
+            archive.writestr(f"arrays/{number}.npy", b"x")
+    return content.getvalue()
+
+
+def with_comment(content):
+    content = io.BytesIO(content)
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.comment = b"a comment"
+    return content.getvalue()
+
+
+def claiming_members(count):
+    """An archive that says it has members, and has what it says of each, but not their content."""
+    entry = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, *[0] * 7, 1, *[0] * 6) + b"x"
+    end = struct.pack(
+        "<4s4H2IH", b"PK\5\6", 0, 0, *[min(count, 65_535)] * 2, len(entry) * count, 0, 0
+    )
+    return entry * count + end
+
+
+def in_the_form_for_4_gb(count):
+    content = claiming_members(count)
+    listing, end = content[:-22], content[-22:]
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(listing), 0)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(listing), 1)
+    return listing + record + locator + end[:12] + 8 * b"\xff" + end[20:]
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_archives_are_opened_as_python_does(count):
+    content = io.BytesIO(zip_of(count))
+    assert open_zip(content).namelist() == zipfile.ZipFile(content).namelist()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (claiming_members(30_000), "too many members"),
+        (in_the_form_for_4_gb(30_000), "the form for 4 GB and more"),
+        (with_comment(claiming_members(30_000)), "one with a comment"),
+        (zip_of(1) + bytes(100), "no zip archive"),
+        (zip_of(1)[:-1], "cut off"),
+    ],
+)
+def test_what_an_archive_says_of_its_members_is_not_read_if_it_is_too_long(content, reason):
+    with pytest.raises(ValueError, match=reason):
+        open_zip(io.BytesIO(content))
+
+
+def test_file_too_short_for_an_archive_is_refused(tmp_path):
+    (tmp_path / "short.zip").write_bytes(b"PK\5\6")
+    with (
+        pytest.raises(UsageError, match="damaged or foreign"),
+        reading(tmp_path / "short.zip", 1000) as file,
+    ):
+        open_zip(file)
+
+
 # Writing.
 
 
@@ -153,6 +226,13 @@ def test_what_killed_processes_were_just_writing_is_removed(tmp_path):
         (tmp_path / name).write_text("")
     remove_partial_files(tmp_path / "run.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_characters_that_stand_for_others_in_a_name_stand_for_themselves(tmp_path):
+    for name in (".run1.12.csv", ".run[1].12.csv"):
+        (tmp_path / name).write_text("")
+    remove_partial_files(tmp_path / "run[1].csv")
+    assert [path.name for path in tmp_path.iterdir()] == [".run1.12.csv"]
 
 
 def test_dated_names_are_free(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -90,6 +91,35 @@ def test_foreign_damaged_and_hostile_models_are_refused(tmp_path, name):
     with pytest.raises(UsageError, match=rf"{name}\.h5: damaged or foreign \(") as refusal:
         load_final_model(path)
     assert "\n" not in str(refusal.value)
+
+
+def test_layers_that_are_too_large_for_the_file_are_not_made(tmp_path):
+    path = tmp_path / "model.h5"
+    save_final_model(tiny_network(), RESULT, path)
+    with h5py.File(path, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        dense = config["config"]["layers"][3]
+        assert dense["class_name"] == "Dense"
+        dense["config"]["units"] = 10_000
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(UsageError, match=r"model\.h5: .*more weights than its [\d,]+ bytes"):
+        load_final_model(path)
+
+
+def test_layers_of_ones_own_are_as_large_as_before_once_a_model_was_refused(tmp_path):
+    (tmp_path / "model.h5").write_text("not a model")
+    with pytest.raises(UsageError):
+        load_final_model(tmp_path / "model.h5")
+    assert tiny_network(units=1000).count_params() > 200_000
+
+
+def test_model_that_is_too_long_is_not_read(tmp_path):
+    path = tmp_path / "model.h5"
+    save_final_model(tiny_network(), RESULT, path)
+    with open(path, "r+b") as file:
+        file.truncate(2_000_000_001)
+    with pytest.raises(UsageError, match="longer than the 2,000,000,000 bytes"):
+        load_final_model(path)
 
 
 def test_layers_that_hold_code_are_refused(tmp_path, photos):
