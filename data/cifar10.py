@@ -47,25 +47,50 @@ def read_archive(file):
     unpacked = (gzip.GzipFile(fileobj=file) if is_packed else file).read(MOST_ARCHIVE_BYTES + 1)
     if len(unpacked) > MOST_ARCHIVE_BYTES:
         raise ValueError(f"it unpacks to more than {MOST_ARCHIVE_BYTES:,} bytes")
-    if not tarfile.is_tarfile(io.BytesIO(unpacked)):
+    members = tar_members(unpacked)
+
+    def read_member(name, most_bytes):
+        if name not in members:
+            raise ValueError(f"{name} is missing")
+        start, length = members[name]
+        if length > most_bytes:
+            raise ValueError(f"{name} is longer than {most_bytes:,} bytes")
+        return unpacked[start : start + length]
+
+    read = read_sprites if "test_batch.png" in members else read_batches
+    return read(read_member)
+
+
+def tar_members(unpacked):
+    """Return where each file of a tar archive begins, and its length, by its name without folders.
+
+    Not with `tarfile.open`: headers of other kinds, which are skipped here, can make it take any
+    memory. They hold names of more than 100 characters, for example.
+
+    Args:
+        unpacked: the archive's bytes.
+    """
+    members, place, count = {}, 0, 0
+    # Zeros end an archive, or nothing does.
+    while any(header := unpacked[place : place + tarfile.BLOCKSIZE]):
+        try:
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
+        except tarfile.HeaderError:
+            raise ValueError("neither cifar-10-python.tar.gz, nor an .npz") from None
+        place += tarfile.BLOCKSIZE
+        if member.type in b"123456":  # links, folders and devices have no content
+            member.size = 0
+        if not 0 <= member.size <= len(unpacked) - place:
+            raise ValueError(f"{member.name} is cut off")
+        count += 1
+        if count > MOST_MEMBERS:
+            raise ValueError(f"it has more than {MOST_MEMBERS} members")
+        if member.isreg():
+            members[Path(member.name).name] = place, member.size
+        place += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    if not members:
         raise ValueError("neither cifar-10-python.tar.gz, nor an .npz")
-    members = {}
-    with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
-        for member in archive:
-            if len(members) == MOST_MEMBERS:
-                raise ValueError(f"it has more than {MOST_MEMBERS} members")
-            if member.isfile():
-                members[Path(member.name).name] = member
-
-        def read_member(name, most_bytes):
-            if name not in members:
-                raise ValueError(f"{name} is missing")
-            if members[name].size > most_bytes:
-                raise ValueError(f"{name} is longer than {most_bytes:,} bytes")
-            return archive.extractfile(members[name]).read()
-
-        read = read_sprites if "test_batch.png" in members else read_batches
-        return read(read_member)
+    return members
 
 
 def read_batches(read_member):
@@ -122,12 +147,16 @@ def read_npz(archive):
     Args:
         archive: the open `zipfile.ZipFile`.
     """
+    room = MOST_ARCHIVE_BYTES
 
     def read(name):
+        nonlocal room
         if f"{name}.npy" not in archive.namelist():
             raise ValueError(f"no array {name}; it needs {', '.join(ARRAYS)}")
-        if archive.getinfo(f"{name}.npy").file_size > MOST_ARCHIVE_BYTES:
-            raise ValueError(f"{name} is longer than {MOST_ARCHIVE_BYTES:,} bytes")
+        length = archive.getinfo(f"{name}.npy").file_size
+        if length > room:
+            raise ValueError(f"{name} is longer than {room:,} bytes")
+        room -= length
         with archive.open(f"{name}.npy") as member:
             return read_array(member)
 

@@ -20,7 +20,7 @@ from data.folder import read_folder, read_zip
 from machinery.callbacks import duration
 from machinery.environment import KERAS_HOME
 from machinery.errors import UsageError
-from machinery.files import blame, reading, remove_partial_files, replace_when_complete
+from machinery.files import blame, open_zip, reading, remove_partial_files, replace_when_complete
 from machinery.lock import only_owner
 
 import keras
@@ -32,6 +32,7 @@ MOST_SECONDS = 300  # that this may be, as long as there is another source
 
 ARCHIVE, FOLDER_OF_BATCHES = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 MOST_ZIP_BYTES = 4_000_000_000  # of a zip of pictures; they are read one by one
+MOST_LISTING_BYTES = 20_000_000  # of some 200,000 pictures
 
 KERAS_DATASETS = KERAS_HOME / "datasets"
 CACHE = KERAS_DATASETS / "cifar10-verified.npz"
@@ -136,7 +137,7 @@ def read_path(path, image_size=None):
     with reading(path, MOST_ZIP_BYTES) as file:
         if not zipfile.is_zipfile(file):
             return read_archive(file)
-        with zipfile.ZipFile(file) as archive:
+        with open_zip(file, MOST_LISTING_BYTES) as archive:
             members = {Path(name).name: name for name in archive.namelist()}
 
             def read_member(name, most_bytes):

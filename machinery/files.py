@@ -89,7 +89,7 @@ def read_array(file):
     return np.frombuffer(file.read(), dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-def open_zip(file):
+def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
     """Return the `zipfile.ZipFile` of an open file, to read from.
 
     `zipfile` reads what the archive says of its members, all of it, into ten times the memory. So
@@ -97,7 +97,7 @@ def open_zip(file):
     https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.15 and 4.3.16
 
     Raises:
-        ValueError: if it says more than `MOST_LISTING_BYTES`, or is in the form for 4 GB and more,
+        ValueError: if that is longer than `most_listing_bytes`, or is in the form for 4 GB and more,
             or has a comment.
     """
     length = file.seek(0, os.SEEK_END)
@@ -109,7 +109,7 @@ def open_zip(file):
         raise ValueError("no zip archive, one with a comment, or cut off")
     if locator.startswith(b"PK\6\7"):
         raise ValueError("a zip archive in the form for 4 GB and more")
-    if listing_bytes > MOST_LISTING_BYTES:
+    if listing_bytes > most_listing_bytes:
         raise ValueError("a zip archive of too many members")
     return zipfile.ZipFile(file)
 

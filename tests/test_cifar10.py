@@ -108,6 +108,18 @@ def test_reads_official_archive(tmp_path, sample):
     assert_same_images(read_path(archive), sample)
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_reads_archives_of_all_forms(tmp_path, sample, form):
+    folder = write_folder(tmp_path / "cifar-10-batches-py", sample)
+    (folder / "readme.html").symlink_to("test_batch")
+    (folder / ("long" * 40)).write_text("a name for which there are headers of their own")
+    with tarfile.open(tmp_path / "cifar.tar", "w", format=form) as archive:
+        for path in (folder, *sorted(folder.iterdir())):
+            if len(path.name) < 100 or form != tarfile.USTAR_FORMAT:
+                archive.add(path, f"./{path.relative_to(tmp_path)}", recursive=False)
+    assert_same_images(read_path(tmp_path / "cifar.tar"), sample)
+
+
 def test_reads_npz_with_column_labels(tmp_path, sample):
     arrays = sample.arrays()
     arrays["y_train"] = arrays["y_train"].reshape(-1, 1)
@@ -127,6 +139,12 @@ def test_one_pixel_makes_other_images(tmp_path, sample):
     assert other.sha256["x_test"] != sample.sha256["x_test"]
     assert other.sha256 | {"x_test": None} == sample.sha256 | {"x_test": None}
     assert not other.is_cifar10()
+
+
+@pytest.mark.parametrize("name", ARRAYS_SHA256)
+def test_official_are_images_and_labels_all_together(sample, name):
+    assert sample._replace(sha256=ARRAYS_SHA256).is_official()
+    assert not sample._replace(sha256=ARRAYS_SHA256 | {name: sample.sha256[name]}).is_official()
 
 
 class Malice:
@@ -216,10 +234,18 @@ def test_npz_with_a_pickle_is_refused(tmp_path, sample):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("change", [lambda y: y + 1, lambda y: y % 9])
+@pytest.mark.parametrize(
+    "change", [lambda y: y + 1, lambda y: y % 9, lambda y: np.append(y[:-1], np.uint8(10))]
+)
 def test_other_labels_than_the_ten_classes_are_refused(tmp_path, sample, change):
     np.savez(tmp_path / "labels.npz", **(sample.arrays() | {"y_test": change(sample.y_test)}))
     with pytest.raises(UsageError, match="not the 10 classes 0 to 9"):
+        read_path(tmp_path / "labels.npz")
+
+
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, sample):
+    np.savez(tmp_path / "labels.npz", **(sample.arrays() | {"y_test": sample.y_test / 1}))
+    with pytest.raises(UsageError, match="test labels are not whole numbers"):
         read_path(tmp_path / "labels.npz")
 
 
@@ -301,6 +327,8 @@ HOSTILE = {
     "negative size": lambda: claiming(-5),
     "extended header": lambda: gzip.compress(tar(("data_batch_1", b""), comment="x" * 10**7)),
     "many members": lambda: gzip.compress(tar(*((f"{n}", b"") for n in range(5000)))),
+    "many folders": lambda: gzip.compress(many_folders(5000)),
+    "bitmap": lambda: tar(("test_batch.png", b""), ("data_batch_1.png", bitmap())),
     "link": lambda: tar_with_link(),
     "no gzip": lambda: b"\x1f\x8b" + bytes(1000),
     "bad checksum": lambda: gzip.compress(tar(("data_batch_1", b"x")))[:-8] + bytes(8),
@@ -335,6 +363,19 @@ def tar_with_link():
     return content.getvalue()
 
 
+def many_folders(count):
+    folder = tarfile.TarInfo("folder")
+    folder.type = tarfile.DIRTYPE
+    return count * folder.tobuf()
+
+
+def bitmap():
+    """A picture that Pillow could read, but no PNG."""
+    content = io.BytesIO()
+    Image.new("RGB", (1024, 5)).save(content, "bmp")
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_damaged_and_hostile_files_are_refused_without_taking_memory(tmp_path, name):
     (tmp_path / "dataset").write_bytes(HOSTILE[name]())
@@ -352,6 +393,9 @@ REASONS = {
     "gzip bomb": "unpacks to more than",
     "long batch": "data_batch_1 is longer than",
     "many members": "more than 100 members",
+    "many folders": "more than 100 members",
+    "tar of a bomb": "data_batch_1 is cut off",
+    "bitmap": "cannot identify image",
     "huge picture": "12000 x 12000 pixels",
     "wide picture": "2048 x 5000 pixels",
     "long picture": "1024 x 10001 pixels",
@@ -367,6 +411,37 @@ def test_hostile_files_are_refused_for_what_they_are(tmp_path, name):
         read_path(tmp_path / "dataset")
 
 
+def peak_memory(function):
+    """The most bytes that Python took while a file was read, and refused."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError) as refusal:
+            function()
+        return tracemalloc.get_traced_memory()[1], str(refusal.value)
+    finally:
+        tracemalloc.stop()
+
+
+def test_archive_is_unpacked_up_to_its_limit_only(monkeypatch):
+    bomb = io.BytesIO(packed_zeros(2**26))
+    monkeypatch.setattr(cifar10, "MOST_ARCHIVE_BYTES", 2**20)
+    peak, told = peak_memory(lambda: cifar10.read_archive(bomb))
+    assert peak < 2**24 and told == "it unpacks to more than 1,048,576 bytes"
+
+
+def test_keywords_of_extended_headers_take_no_memory():
+    keywords = {f"{number:x}": "1" for number in range(100_000)}
+    archive = tar(("data_batch_1", b""), **keywords)
+    peak, told = peak_memory(lambda: cifar10.read_archive(io.BytesIO(archive)))
+    assert peak < 4 * len(archive) and told.startswith("data_batch_1: ")
+
+
+def test_arrays_are_not_longer_together_than_an_archive_may_be(monkeypatch, sample):
+    monkeypatch.setattr(cifar10, "MOST_ARCHIVE_BYTES", 3_500_000)  # enough for any one of them
+    with pytest.raises(ValueError, match="x_test is longer than"):
+        cifar10.read_npz(io.BytesIO(npz(**sample.arrays())))
+
+
 LABELS = ["[" * 100_000, "{}", '{"a": 1}', "[1.5]", '["1"]', "[true]", "[NaN]", "[[1]]", "\0"]
 
 
@@ -378,6 +453,14 @@ def test_labels_of_the_npm_archive_are_a_list_of_whole_numbers(tmp_path, sample,
     write_archive(archive, content | {"package/test_lables.json": labels.encode()})
     with pytest.raises(UsageError, match=r"npm\.tgz: damaged or foreign"):
         read_path(archive)
+
+
+def test_labels_of_the_npm_archive_are_not_read_if_they_are_too_long(tmp_path, sample):
+    row = png(1024, 1, zlib.compress(bytes(1 + 3 * 1024)))
+    content = {f"data_batch_{number}.png": row for number in range(1, 6)}
+    content |= {"test_batch.png": b"", "train_lables.json": b"[" + b"1," * 500_000 + b"1]"}
+    with pytest.raises(UsageError, match=r"train_lables\.json is longer than 1,000,000 bytes"):
+        read_path(write_archive(tmp_path / "npm.tgz", content))
 
 
 def test_pipes_and_devices_are_not_waited_for(tmp_path, sample):
