@@ -62,6 +62,17 @@ def test_what_the_user_has_set_for_pictures_and_keras_changes_nothing(tmp_path, 
     assert environment(**given) == USUAL
 
 
+def test_epochs_that_the_user_has_set_for_keras_change_nothing():
+    code = "import machinery, keras; print(keras.config.max_epochs(), "
+    code += "keras.config.max_steps_per_epoch())"
+    given = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "2"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env={**os.environ, **given}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.stdout == "None None\n", ended.stderr
+
+
 def test_missing_keras_is_explained(tmp_path):
     command = [sys.executable, "-S", ROOT / "compare.py"]  # -S: without installed packages
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """How scripts end, and what they say then."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def leaving(error):
         (UsageError("no such thing"), "no such thing"),
         (OSError("no such thing"), "no such thing"),
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device"),
+        (OSError(300 * "x" + "\nmore"), 200 * "x"),
         (MemoryError(), "too little memory: try a smaller --batch-size, or --limit"),
         (
             tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
@@ -76,10 +78,30 @@ def test_reader_that_leaves_early_is_no_error():
     assert "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
 
 
+def test_reader_that_has_left_before_the_only_line_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "from machinery.errors import readable_errors\nwith readable_errors():\n    print(1)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])
+def test_ctrl_c_ends_a_script_unless_a_shell_has_it_ignored(before):
+    signal.signal(signal.SIGINT, before)
+    ignored = before == signal.SIG_IGN
+    with readable_errors():
+        now = signal.getsignal(signal.SIGINT)
+    assert now == (signal.SIG_IGN if ignored else signal.default_int_handler)
+
+
 def test_second_ctrl_c_does_not_disturb_the_end():
     code = (
         "import atexit, os\nfrom machinery.errors import readable_errors\n"
-        "atexit.register(os.kill, os.getpid(), 2)\n"
+        "atexit.register(lambda: os.kill(os.getpid(), 2))\n"
         "with readable_errors():\n    raise KeyboardInterrupt\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from conftest import ROOT
 from machinery.errors import UsageError
@@ -75,3 +76,16 @@ def test_who_waits_has_the_lock_next(tmp_path, capsys):
         assert owner_of(path) == os.getpid()
     assert f"Waiting for process {process.pid}, which has the cache" in capsys.readouterr().out
     assert not path.exists()
+
+
+def test_file_is_removed_while_nobody_else_can_have_the_lock(tmp_path, monkeypatch):
+    owners, unlink = [], Path.unlink
+
+    def note_owner(path, **options):
+        owners.append(owner_of(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", note_owner)
+    with only_owner(tmp_path / "run.lock", "the run"):
+        pass
+    assert owners == [os.getpid()]
