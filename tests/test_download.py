@@ -13,6 +13,7 @@ from conftest import ROOT, assert_refused, call
 from data import dataset, download
 from data.download import Source, find_dataset, read_path
 from machinery.errors import UsageError
+from machinery.lock import only_owner
 from test_cifar10 import (
     assert_same_images,
     write_folder,
@@ -233,6 +234,13 @@ class Other(Fine):
         file.write(b"<html>" + bytes(len(self.archive) - 6))
 
 
+class Foreign(Fine):
+    """Does not speak HTTP."""
+
+    def answer(self, handler):
+        handler.wfile.write(b"220 mail.example.org ESMTP\r\n")
+
+
 @contextlib.contextmanager
 def serving(kind):
     """Yield the source of a server in this process."""
@@ -265,6 +273,23 @@ def test_archive_is_downloaded_and_kept_for_the_next_run(nowhere, official, arch
     assert find_dataset().source == str(download.CACHE)
 
 
+def test_who_waits_for_a_download_takes_what_it_has_kept(
+    nowhere, official, archive, monkeypatch, capsys
+):
+    found, told, server = [], "", Fine(archive)
+    with serving(server) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        second = threading.Thread(target=lambda: found.append(find_cifar10()), daemon=True)
+        with only_owner(download.CACHE.with_suffix(".lock"), "the cache"):
+            second.start()
+            while second.is_alive() and "Waiting for process" not in told:
+                time.sleep(0.01)
+                told += capsys.readouterr().out
+            download.save_cache(official)
+        second.join(60)
+    assert found[0].source == str(download.CACHE) and server.requests == 0
+
+
 BAD = {
     "cut off": (CutOff, r"cut off after [\d,]+ of|IncompleteRead"),
     "cut off in silence": (CutOffInSilence, r"cut off after [\d,]+ of"),
@@ -272,6 +297,7 @@ BAD = {
     "says less": (lambda archive: Lying(archive, 0.5), r"cut off after [\d,]+ of"),
     "says more": (lambda archive: Lying(archive, 2), "Lying: npm|."),
     "something else": (Other, "damaged or foreign"),
+    "no HTTP": (Foreign, "220 mail"),
 }
 
 

@@ -4,6 +4,7 @@ from conftest import ROOT
 from data import image
 from data.image import load_image
 from machinery.errors import UsageError
+from test_cifar10 import png
 
 import numpy as np
 import pytest
@@ -75,8 +76,9 @@ def test_first_picture_of_an_animation_is_taken(tmp_path):
     assert (load_image(tmp_path / "moving.gif") == (255, 0, 0)).all()
 
 
-def test_bomb_is_refused(tmp_path):
-    Image.new("1", (10_000, 9_000)).save(tmp_path / "bomb.png")
+@pytest.mark.parametrize("size", [(10_000, 9_000), (20_000, 10_000), (2_000_000, 1_000_000)])
+def test_bomb_is_refused(tmp_path, size):
+    (tmp_path / "bomb.png").write_bytes(png(*size))
     with pytest.raises(UsageError, match=r"bomb.png: too many pixels"):
         load_image(tmp_path / "bomb.png")
 

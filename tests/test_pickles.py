@@ -55,6 +55,12 @@ def test_batches_that_were_pickled_again_are_read(batch, protocol):
     assert_same(read_batch(pickle.dumps(as_text, protocol)), batch)
 
 
+def test_bytes_in_another_encoding_are_refused(batch):
+    pickled = pickle.dumps(batch, 2)
+    assert b"latin1" in pickled
+    refused(pickled.replace(b"latin1", b"latin9"), "another encoding than latin1")
+
+
 class Malice:
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments
