@@ -71,9 +71,15 @@ with readable_errors():
 """
 
 
+# As usual: unbuffered output leaves nothing to be written at the end.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def test_reader_that_leaves_early_is_no_error():
     command = f"{sys.executable} -c '{PRINT}' | head -1; echo ${{PIPESTATUS[0]}}"
-    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=BUFFERED, capture_output=True, text=True
+    )
     assert ended.stdout == "a line 0\n141\n"
     assert "Traceback" not in ended.stderr and "BrokenPipe" not in ended.stderr
 
@@ -83,8 +89,9 @@ def test_reader_that_has_left_before_the_only_line_is_no_error():
     os.close(reading)
     code = "from machinery.errors import readable_errors\nwith readable_errors():\n    print(1)"
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=BUFFERED, stdout=writing, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (141, "")
 
