@@ -104,8 +104,8 @@ def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
     file.seek(max(0, length - 42))
     last = file.read()
     locator, end = last[:-22], last[-22:]
-    signature, listing_bytes, comment_bytes = struct.unpack("<4s8xI4xH", end)
-    if signature != b"PK\5\6" or comment_bytes:
+    signature, listing_bytes = struct.unpack("<4s8xI6x", end)
+    if signature != b"PK\5\6":  # a comment would follow it
         raise ValueError("no zip archive, one with a comment, or cut off")
     if locator.startswith(b"PK\6\7"):
         raise ValueError("a zip archive in the form for 4 GB and more")
