@@ -97,8 +97,8 @@ def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
     https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.15 and 4.3.16
 
     Raises:
-        ValueError: if that is longer than `most_listing_bytes`, or is in the form for 4 GB and more,
-            or has a comment.
+        ValueError: if that is longer than `most_listing_bytes`, or the archive has a comment, or
+            is in the form for 4 GB and more.
     """
     length = file.seek(0, os.SEEK_END)
     file.seek(max(0, length - 42))

@@ -279,7 +279,7 @@ def test_who_waits_for_a_download_takes_what_it_has_kept(
     found, told, server = [], "", Fine(archive)
     with serving(server) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))
-        second = threading.Thread(target=lambda: found.append(find_cifar10()), daemon=True)
+        second = threading.Thread(target=lambda: found.append(find_dataset()), daemon=True)
         with only_owner(download.CACHE.with_suffix(".lock"), "the cache"):
             second.start()
             while second.is_alive() and "Waiting for process" not in told:
