@@ -19,7 +19,6 @@ from machinery.errors import UsageError, readable_errors
 from machinery.figures import save_figure
 from machinery.final_model import load_final_model
 from machinery.options import add_model, add_out, command, parse_options, script_parser
-from models.pretrained import Preprocessing
 
 import keras
 import matplotlib.pyplot as plt
@@ -176,8 +175,6 @@ def draw_filters(figure, all_layers):
     if channels != 3:
         filters = filters.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
         title += "averaged over its input channels, "
-    elif any(isinstance(layer, Preprocessing) for layer in all_layers):
-        filters = filters[..., ::-1]  # VGG-16 takes blue, green and red
     largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True).clip(min=1e-9)
     title += "each scaled to its largest weight; gray: 0"
     draw_tiles(figure, title, 0.5 + filters / largest / 2, math.ceil(n / 2))

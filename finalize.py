@@ -15,7 +15,14 @@ from machinery.errors import UsageError, readable_errors
 from machinery.files import remove_partial_files
 from machinery.final_model import keep_earlier_model, save_final_model
 from machinery.lock import only_owner
-from machinery.options import add_model, command, option_parser, parse_options, writable_folder
+from machinery.options import (
+    FINAL_MODEL,
+    add_model,
+    command,
+    option_parser,
+    parse_options,
+    writable_folder,
+)
 
 
 def main():
@@ -24,13 +31,18 @@ def main():
         help=f"whose model: {', '.join(ALL)} (%(default)s)")  # fmt: skip
     parser.add_argument("--all-images", action="store_true",
         help="train on the training and the test images; no accuracy is measured")  # fmt: skip
-    add_model(parser, "where to save the model")
+    add_model(parser, "where to save the model, .h5 or .keras")
+    parser.add_argument("--format", choices=("h5", "keras"),
+        help="of the file: the tutorial's, or Keras's newer one (h5)")  # fmt: skip
     options = parse_options(parser)
     if options.fold:
         parser.error("--fold is for single experiments: the final model is trained on all images")
+    if options.format and options.model == FINAL_MODEL:
+        options.model = str(Path(FINAL_MODEL).with_suffix(f".{options.format}"))
     model_path = Path(options.model)
-    if model_path.suffix != ".h5":
-        parser.error(f"argument --model: {model_path} must end in .h5")
+    allowed = [f".{options.format}"] if options.format else [".h5", ".keras"]
+    if model_path.suffix not in allowed:
+        parser.error(f"argument --model: {model_path} must end in {' or '.join(allowed)}")
     writable_folder(parser, "--model", model_path.parent)
 
     experiment = load_experiment(options.experiment)

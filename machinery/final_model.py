@@ -3,33 +3,48 @@
 import json
 import logging
 import shutil
+import zipfile
 from datetime import datetime
 from pathlib import Path
 
 from data.dataset import CLASS_NAMES
 from machinery.errors import UsageError
-from machinery.files import dated, reading, replace_when_complete
+from machinery.files import dated, open_zip, reading, replace_when_complete
 from machinery.loading import load_model
 from machinery.options import command
 from machinery.records import require_result
-from models.pretrained import Preprocessing  # noqa: F401 - a saved model may contain it
 
 import h5py
+import keras
 
 MOST_BYTES = 2_000_000_000
+MOST_JSON_BYTES = 10_000_000
+RESULT = "result.json"  # in a `.keras` file
 
 
 def save_final_model(model, result, path):
-    """Save a model as HDF5, with the result of its training as an attribute of the file.
+    """Save a model, with the result of its training in the same file.
+
+    With its optimizer, unless that is a class of an experiment's: plain Keras, in a notebook for
+    example, could not load it.
 
     Keras 3.15 takes the optimizer out of the model while it writes HDF5: a `.keras` file saved
     from the same model afterwards would silently load with RMSprop.
+
+    Args:
+        path: ends in `.h5`, or in `.keras`, Keras's newer format.
     """
+    if not type(model.optimizer).__module__.startswith("keras."):
+        model = keras.Model(model.inputs, model.outputs)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Keras warns that .h5 is its older format
     with replace_when_complete(path) as temporary:
         model.save(temporary)
-        with h5py.File(temporary, "a") as file:
-            file.attrs["result"] = json.dumps(result)
+        if temporary.suffix == ".keras":
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(RESULT, json.dumps(result))
+        else:
+            with h5py.File(temporary, "a") as file:
+                file.attrs["result"] = json.dumps(result)
 
 
 def keep_earlier_model(path):
@@ -42,6 +57,23 @@ def keep_earlier_model(path):
     with replace_when_complete(target) as temporary:
         shutil.copyfile(path, temporary)
     return target
+
+
+def read_result_of(path, file):
+    """Return the result of its training that a model's open file has in it, a JSON text.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if path.suffix == ".keras":
+        with open_zip(file) as archive:
+            if RESULT in archive.namelist() and archive.getinfo(RESULT).file_size < MOST_JSON_BYTES:
+                return archive.read(RESULT)
+    else:
+        with h5py.File(file) as archive:
+            if "result" in archive.attrs:
+                return archive.attrs["result"]
+    raise ValueError("it is not a model that finalize.py saved")
 
 
 def load_final_model(path):
@@ -59,10 +91,7 @@ def load_final_model(path):
     if not path.exists():
         raise UsageError(f"there is no model {path}: `{command('finalize.py')} --sample` makes one")
     with reading(path, MOST_BYTES) as file:
-        with h5py.File(file) as archive:
-            if "result" not in archive.attrs:
-                raise ValueError("it is not a model that finalize.py saved")
-            result = json.loads(archive.attrs["result"])
+        result = json.loads(read_result_of(path, file))
         require_result(result)
         model = load_model(path, compile=False)
         class_names = result["dataset"].setdefault("class_names", list(CLASS_NAMES))

@@ -13,15 +13,7 @@ VGG16_WEIGHTS = (
 VGG16_MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras.applications
 
 
-@keras.saving.register_keras_serializable()  # so that saved models can be loaded
-class Preprocessing(layers.Layer):
-    """Turns images in [0, 1] into what VGG-16 has learned from.
-
-    That is blue, green and red in 0..255, less their means in ImageNet.
-    """
-
-    def call(self, images):
-        return keras.applications.vgg16.preprocess_input(255 * images)
+MEANS = 123.68, 116.779, 103.939  # of ImageNet's red, green and blue, in 0..255
 
 
 def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
@@ -47,7 +39,9 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
     if min(input_shape[:2]) < 32:
         raise UsageError("VGG-16 needs images of at least 32x32 pixels: --image-size 32 or more")
     inputs = keras.Input(input_shape)
-    x = Preprocessing(dtype="float32")(inputs)
+    # In float32: bfloat16 would round the pixels.
+    x = layers.Rescaling(255, dtype="float32")(inputs)
+    x = layers.Normalization(mean=MEANS, variance=(1, 1, 1), dtype="float32")(x)
     try:
         if weights == "imagenet":
             weights = keras.utils.get_file(
@@ -62,6 +56,10 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
             f"can't load weights of VGG-16 from {weights} ({first_line(error)}): download "
             f"{VGG16_WEIGHTS} and name the file with --weights"
         ) from error
+    # It has learned from blue, green and red, in this order: its first filters take ours turned.
+    first = vgg16.get_layer("block1_conv1")
+    kernel, bias = first.get_weights()
+    first.set_weights([kernel[:, :, ::-1], bias])
     vgg16.trainable = trainable
 
     x = layers.Flatten()(vgg16.output)

@@ -426,12 +426,12 @@ def test_network_is_vgg16_with_new_layers(weights, photos):
     given = keras.applications.VGG16(
         include_top=False, weights=str(weights), input_shape=(32, 32, 3)
     )
-    for layer in convolutions:
+    for layer in convolutions[1:]:
         np.testing.assert_array_equal(layer.kernel, given.get_layer(layer.name).kernel)
-    seen = keras.Model(model.input, convolutions[0].input).predict(photos, verbose=0)
-    expected = keras.applications.vgg16.preprocess_input(255 * photos)
-    np.testing.assert_allclose(seen, expected, atol=1e-4)
-    assert seen.min() < -100 and seen.max() > 100
+    features = keras.Model(model.input, model.get_layer("block5_pool").output)
+    expected = given.predict(keras.applications.vgg16.preprocess_input(255 * photos), verbose=0)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(features.predict(photos, verbose=0), expected, atol=1e-3)
     assert model.output_shape == (None, 10)
 
 

@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 from conftest import a_result, tiny_network
+from data.dataset import CLASS_NAMES
+from experiments import load_experiment
 from machinery.errors import UsageError
 from machinery.final_model import keep_earlier_model, load_final_model, save_final_model
+from models.pretrained import pretrained_vgg16
 
 import h5py
 import keras
@@ -15,23 +18,41 @@ import pytest
 RESULT = a_result("baseline3", 7, "on the sample")
 
 
-def test_saved_model_predicts_the_same_and_knows_its_training(tmp_path, photos, capsys):
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_saved_model_predicts_the_same_and_knows_its_training(tmp_path, photos, capsys, suffix):
     model = tiny_network()
-    save_final_model(model, RESULT, tmp_path / "model.h5")
-    loaded, training = load_final_model(tmp_path / "model.h5")
+    save_final_model(model, RESULT, tmp_path / f"model.{suffix}")
+    loaded, training = load_final_model(tmp_path / f"model.{suffix}")
     np.testing.assert_array_equal(
         loaded.predict(photos, verbose=0), model.predict(photos, verbose=0)
     )
-    assert training == RESULT
+    assert training == RESULT | {"dataset": {"class_names": list(CLASS_NAMES)}}
     assert "baseline3, 7 epochs" in capsys.readouterr().out
 
 
-def test_saved_model_predicts_the_same_in_stock_keras(tmp_path, photos):
-    model = tiny_network()
-    save_final_model(model, RESULT, tmp_path / "model.h5")
-    loaded = keras.saving.load_model(tmp_path / "model.h5")
-    np.testing.assert_array_equal(
-        loaded.predict(photos, verbose=0), model.predict(photos, verbose=0)
+IN_A_NOTEBOOK = """
+import sys, keras, numpy as np
+model = keras.saving.load_model(sys.argv[1])
+np.save(sys.argv[2], model.predict(np.load(sys.argv[2]), verbose=0))
+"""
+
+
+@pytest.mark.parametrize("name", ["speedrun", "transfer_vgg16", "random_erasing"])
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_any_experiments_model_is_loaded_by_plain_keras(tmp_path, photos, name, suffix):
+    """In a process that knows nothing of this project."""
+    if name == "transfer_vgg16":
+        model = pretrained_vgg16((32, 32, 3), 10, None, trainable=False, learning_rate=0.001)
+    else:
+        model = load_experiment(name).define_model()
+    path = tmp_path / f"model.{suffix}"
+    save_final_model(model, RESULT, path)
+    np.save(tmp_path / "photos.npy", photos[:8])
+    command = [sys.executable, "-c", IN_A_NOTEBOOK, path, tmp_path / "photos.npy"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    np.testing.assert_allclose(
+        np.load(tmp_path / "photos.npy"), model.predict(photos[:8], verbose=0), atol=1e-5
     )
 
 

@@ -193,7 +193,8 @@ def test_run_on_all_images_is_resumed_as_one(tmp_path):
     [
         (("--all-images", "--validation", "holdout"), "holds some of them out"),
         (("--all-images", "--experiment", "early_stopping"), "early_stopping by itself"),
-        (("--model", "model.keras"), "must end in .h5"),
+        (("--model", "model.pb"), "must end in .h5 or .keras"),
+        (("--model", "model.h5", "--format", "keras"), "must end in .keras"),
         (("--model", "/dev/null/model.h5"), "can't write to /dev/null"),
         (("--experiment", "baseline9"), "baseline9"),
     ],
