@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 from conftest import (
@@ -100,6 +101,49 @@ def test_damaged_history_of_one_run_stops_no_other(tmp_path):
     ended = call("run_all.py", "baseline1", "baseline2", *arguments[2:], cwd=tmp_path)
     assert ended.code == 0, ended
     assert result(tmp_path / "runs/baseline2.json")["finished"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts runs/ as a disk of so many megabytes, or makes it larger."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+
+    def of_megabytes(size):
+        options = f"{'remount,' if os.path.ismount(folder) else ''}size={size}m"
+        mount = ["mount", "-t", "tmpfs", "-o", options, "none", folder]
+        mounted = subprocess.run(mount, capture_output=True)
+        if mounted.returncode:
+            pytest.skip(f"needs to mount a file system: {mounted.stderr.decode()}")
+
+    yield of_megabytes
+    if os.path.ismount(folder):
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_full_disk_loses_one_epoch(tmp_path, small_disk):
+    whole = call("experiments/baseline1.py", *THREE, "--out", "whole", cwd=tmp_path)
+    assert whole.code == 0, whole.errors
+    checkpoint = 2 * 4 * result(tmp_path / "whole/baseline1.json")["parameters"] / 2**20
+    small_disk(round(1.5 * checkpoint))  # room for one, not for two
+    ended = call(*BASELINE1, *THREE, cwd=tmp_path)
+    assert ended.code == 2 and "of 3 epochs): exit code 2, see runs/baseline1.log" in ended.errors
+    assert "No space left" in (tmp_path / "runs/baseline1.log").read_text()
+    small_disk(round(10 * checkpoint))
+    ended = call(*BASELINE1, *THREE, cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert "Resuming after epoch 1 of 3" in (tmp_path / "runs/baseline1.log").read_text()
+    assert numbers(tmp_path / "runs/baseline1.csv") == numbers(tmp_path / "whole/baseline1.csv")
+
+
+def test_lost_checkpoint_begins_one_run_again(tmp_path):
+    with ctrl_c_after(1):
+        assert call("experiments/baseline1.py", *THREE, cwd=tmp_path).code == 130
+    for path in (tmp_path / "runs").glob("*checkpoint*"):
+        path.unlink()
+    ended = call(*BASELINE1, *THREE, cwd=tmp_path)
+    assert ended.code == 0, ended
+    assert len(numbers(tmp_path / "runs/baseline1.csv")) == 3
 
 
 def test_runs_where_the_system_pins_no_process(tmp_path, monkeypatch):
