@@ -274,7 +274,7 @@ def test_checkpoint_of_another_run_is_refused(interrupted, tmp_path_factory):
 
 
 def test_checkpoint_of_other_layers_is_refused(interrupted):
-    wider = Experiment(partial(tiny_network, 9), 100)
+    wider = Experiment(partial(tiny_network, units=9), 100)
     ended = train(wider, *THREE, "--resume", cwd=interrupted.parent)
     assert_refused(ended, "trained with other code")
 
