@@ -1,12 +1,14 @@
 """Pictures."""
 
 import logging
+import os
 import sys
 import textwrap
 import warnings
 
 from machinery.files import replace_when_complete
 
+import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
 from matplotlib.text import Text
@@ -15,6 +17,8 @@ FONT = "DejaVu Sans"  # comes with Matplotlib, as does one with a box for each c
 LAST_RESORT = "Last Resort"
 POINTS_PER_INCH = 72
 WIDTH = 0.6  # of a character on average, as a part of the font size
+# A file called matplotlibrc in the user's folder has been read in place of ours.
+matplotlib.rc_file(os.environ["MATPLOTLIBRC"])
 # Who wants Chinese characters does not care that their font has no normal weight.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 

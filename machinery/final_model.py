@@ -34,7 +34,7 @@ def save_final_model(model, result, path):
     Args:
         path: ends in `.h5`, or in `.keras`, Keras's newer format.
     """
-    if not type(model.optimizer).__module__.startswith("keras."):
+    if model.compiled and not type(model.optimizer).__module__.startswith("keras."):
         model = keras.Model(model.inputs, model.outputs)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Keras warns that .h5 is its older format
     with replace_when_complete(path) as temporary:

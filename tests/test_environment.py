@@ -104,6 +104,7 @@ HOSTILE = {
 def test_a_script_works_in_any_environment(tmp_path, name):
     folder = tmp_path / "Fotos für $x_y 写真 'n"
     folder.mkdir()
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
     environment = {**os.environ, **OFFLINE, **HOSTILE[name]}
     environment = {key: value for key, value in environment.items() if value is not None}
     ended = subprocess.run(
