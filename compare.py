@@ -89,13 +89,24 @@ class Row(NamedTuple):
                 found[(*shared, result["remark"])] = accuracy
         return found
 
+    def measured(self):
+        """Return the mean accuracy, the standard deviation, and half the 95 % interval of the mean.
+
+        None for what needs more finished runs than there are.
+        """
+        found = list(self.accuracies().values())
+        deviation = stdev(found) if len(found) > 1 else None
+        return mean(found) if found else None, deviation, half_width_95(found, self.folds)
+
     def against(self, reference):
         """Say how much higher the accuracies are than those of another row, in pairs of runs."""
+        if self is reference:
+            return "-"
         others = reference.accuracies()
         accuracies = self.accuracies()
         pairs = [accuracies[shared] - others[shared] for shared in accuracies if shared in others]
-        if self is reference or not pairs:
-            return "-" if self is reference else "no pair"
+        if not pairs:
+            return "no pair"
         half_width = half_width_95(pairs, self.folds)
         if half_width is None:
             return f"{mean(pairs):+.2f} (one pair)"
@@ -202,11 +213,8 @@ def print_table(rows, reference=None):
     against = f"{f'against {reference.name}':28}" if reference else ""
     print(f"{'':{width}}  published  measured   std   95 %  {against}   epochs      time   PFLOP")
     for row in rows:
-        accuracies = list(row.accuracies().values())
-        accuracy = mean(accuracies) if accuracies else None
-        deviation = f"{stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        half_width = half_width_95(accuracies, row.folds)
-        half_width = "" if half_width is None else f"{half_width:.2f}"
+        accuracy, *spread = row.measured()
+        deviation, half_width = ("" if each is None else f"{each:.2f}" for each in spread)
         against = f"{row.against(reference):28}" if reference else ""
         planned, done = row.settings["epochs"], row.epochs_trained()
         epochs = f"{done}" if done == planned else f"{done} of {planned}"
@@ -254,10 +262,8 @@ def print_markdown(rows, reference=None):
     for row in rows:
         words, idea, experiment = origin_of(row.settings["experiment"]) or (None, "-", None)
         epochs = f"{row.epochs_trained()} of {experiment.epochs if experiment else '?'}"
-        accuracies = list(row.accuracies().values())
-        measured = percent(mean(accuracies) if accuracies else None)
-        if half_width := half_width_95(accuracies, row.folds):
-            measured = f"{mean(accuracies):.2f} ± {half_width:.2f} %"
+        accuracy, _, half_width = row.measured()
+        measured = f"{accuracy:.2f} ± {half_width:.2f} %" if half_width else percent(accuracy)
         if row.remark():
             measured += f" ({row.remark()})"
         seconds = [time for history in row.histories for time in history.get("seconds", [])]

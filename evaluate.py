@@ -19,11 +19,11 @@ from machinery.diagnosis import (
     draw_mistakes,
     draw_reliability,
     fit_temperature,
-    share_interval_95,
     with_temperature,
 )
 from machinery.errors import UsageError, readable_errors
 from machinery.final_model import load_final_model
+from machinery.intervals import share_interval_95
 from machinery.options import (
     add_data,
     add_model,

@@ -13,10 +13,10 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from data.image import load_image
+from data.image import DEER, load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, readable_errors
-from machinery.figures import save_figure
+from machinery.figures import picture_of, save_figure
 from machinery.final_model import load_final_model
 from machinery.options import add_model, add_out, command, parse_options, script_parser
 
@@ -26,7 +26,6 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-DEER = Path(__file__).with_name("sample_image.png")
 MOST_BARS = 10
 
 
@@ -68,7 +67,7 @@ def main():
     draw_filters(filters, [layer for layer, _ in outputs])
     for number, (row, block) in enumerate(zip(rows, blocks, strict=True), 1):
         draw_maps(row, number, *block)
-    path = Path(options.out) / f"explain_{Path(options.image).name.replace('.', '_')}.png"
+    path = picture_of(options.image, "explain", options.out)
     save_figure(figure, path)
     print(f"Picture: {path}")
     print(f"Next:    {command('experiments/speedrun.py')}")

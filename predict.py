@@ -12,16 +12,14 @@ import sys
 from pathlib import Path
 
 from data.dataset import MOST_CLASSES
-from data.image import load_image
+from data.image import DEER, load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, readable_errors
-from machinery.figures import save_figure
+from machinery.figures import picture_of, save_figure
 from machinery.final_model import load_final_model
 from machinery.options import add_model, parse_options, script_parser, whole_number, writable_folder
 
 import matplotlib.pyplot as plt
-
-DEER = Path(__file__).with_name("sample_image.png")
 
 
 def main():
@@ -73,7 +71,7 @@ def main():
             )
             print(f"{shown}: {likeliest[0]} {class_names[likeliest[0]]} ({guesses})")
         if options.save:
-            picture = Path(options.save) / f"predict_{path.name.replace('.', '_')}.png"
+            picture = picture_of(path, "predict", options.save)
             draw(image, probabilities, class_names, shown, picture)
             print(f"Picture: {picture}", file=sys.stderr if options.json else sys.stdout)
     return 2 if unreadable else 0

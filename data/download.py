@@ -20,7 +20,14 @@ from data.folder import read_folder, read_zip
 from machinery.callbacks import duration
 from machinery.environment import KERAS_HOME
 from machinery.errors import UsageError
-from machinery.files import blame, open_zip, reading, remove_partial_files, replace_when_complete
+from machinery.files import (
+    blame,
+    open_zip,
+    read_member,
+    reading,
+    remove_partial_files,
+    replace_when_complete,
+)
 from machinery.lock import only_owner
 
 import keras
@@ -90,9 +97,8 @@ def find_dataset(path=None, sample=False, image_size=None):
         dataset = read_path(SAMPLE)._replace(source="the sample that ships with this project")
     elif path:
         dataset = read_path(Path(path).expanduser(), image_size)
-        verdict = "" if dataset.is_cifar10() else " (not the official CIFAR-10: its hashes differ)"
-        if dataset.class_names != CLASS_NAMES:
-            verdict = f", {len(dataset.class_names)} classes"
+        is_like_it = dataset.class_names == CLASS_NAMES and not dataset.is_cifar10()
+        verdict = " (not the official CIFAR-10: its hashes differ)" if is_like_it else ""
         dataset = dataset._replace(source=f"{path}{verdict}")
     else:
         dataset = read_cache() or download_once()
@@ -102,9 +108,10 @@ def find_dataset(path=None, sample=False, image_size=None):
             f"the images of {dataset.source} have {size}x{size} pixels, not "
             f"{image_size}x{image_size} (--image-size): only pictures in folders are scaled"
         )
+    own = dataset.class_names != CLASS_NAMES
     print(
-        f"Dataset: {dataset.source}, {len(dataset.x_train):,} training and "
-        f"{len(dataset.x_test):,} test images",
+        f"Dataset: {dataset.source}, {f'{len(dataset.class_names)} classes, ' * own}"
+        f"{len(dataset.x_train):,} training and {len(dataset.x_test):,} test images",
         flush=True,
     )
     return dataset
@@ -140,15 +147,13 @@ def read_path(path, image_size=None):
         with open_zip(file, MOST_LISTING_BYTES) as archive:
             members = {Path(name).name: name for name in archive.namelist()}
 
-            def read_member(name, most_bytes):
-                if archive.getinfo(members[name]).file_size > most_bytes:
-                    raise ValueError(f"{name} is longer than {most_bytes:,} bytes")
-                return archive.read(members[name])
+            def read(name, most_bytes):
+                return read_member(archive, members.get(name, name), most_bytes)
 
             if "data_batch_1" in members:
-                return read_batches(read_member)
+                return read_batches(read)
             if ARCHIVE in members:
-                return read_archive(io.BytesIO(read_member(ARCHIVE, MOST_ARCHIVE_BYTES)))
+                return read_archive(io.BytesIO(read(ARCHIVE, MOST_ARCHIVE_BYTES)))
             if any(name.endswith(".npy") for name in members):
                 return read_npz(archive)
             return read_zip(path, archive, size)

@@ -1,5 +1,7 @@
 """One photo, as the networks want it."""
 
+from pathlib import Path
+
 from machinery.errors import UsageError
 from machinery.files import reading
 
@@ -9,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # Pillow knows others, some of which start programs: Ghostscript for EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 MOST_BYTES = 500_000_000
+DEER = Path(__file__).parents[1] / "sample_image.png"  # a deer of CIFAR-10's test set
 HEIC = b"ftyphei", b"ftyphev", b"ftypmif"  # from the fifth byte of such a file on
 
 # A file of a few bytes can claim any size: what is decoded has to fit in memory. Of a JPEG, an

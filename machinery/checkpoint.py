@@ -8,13 +8,19 @@ import json
 import os
 import zipfile
 
-from machinery.files import blame, open_zip, read_array, reading, replace_when_complete
+from machinery.files import (
+    MOST_JSON_BYTES,
+    blame,
+    open_zip,
+    read_array,
+    reading,
+    replace_when_complete,
+)
 from machinery.loading import load_model
 
 import numpy as np
 
 MOST_BYTES = 2_000_000_000
-MOST_JSON_BYTES = 10_000_000  # of a member in JSON, which takes ten times the memory and more
 
 
 def save_checkpoint(path, path_before, model, record, callback_states):

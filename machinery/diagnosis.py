@@ -3,27 +3,13 @@
 Probabilities are float (n, classes), labels and predictions int (n,), the classes' indices.
 """
 
-from math import sqrt
-
 from machinery.figures import save_figure
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-Z_975 = 1.96  # below which 97.5 % of a normal distribution lie
 BINS = 15  # as in Guo et al. 2017
 MISTAKES = 25
-
-
-def share_interval_95(count, total):
-    """Return the 95 % interval of the share that `count` of `total` is an estimate of.
-
-    Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"
-    """
-    share, z2 = count / total, Z_975**2
-    center = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half_width = sqrt(share * (1 - share) / total + z2 / (4 * total**2)) * Z_975 / (1 + z2 / total)
-    return center - half_width, center + half_width
 
 
 def confusion_matrix(labels, predictions, classes):

@@ -106,9 +106,9 @@ if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # More threads than a container may keep busy would only make each other wait.
-if usable_cores() < visible_cores():
+if (cores := usable_cores()) < visible_cores():
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(name, str(usable_cores()))
+        os.environ.setdefault(name, str(cores))
 
 # No lines about missing GPUs on the screen of someone who knows that he has none.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

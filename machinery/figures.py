@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 from machinery.files import replace_when_complete
 
@@ -45,6 +46,11 @@ def save_figure(figure, path):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, dpi=100)
     plt.close(figure)
+
+
+def picture_of(photo, purpose, folder):
+    """Return the PNG for a picture of a photo: photos that differ in the suffix have their own."""
+    return Path(folder) / f"{purpose}_{Path(photo).name.replace('.', '_')}.png"
 
 
 def fonts_for(text):

@@ -14,6 +14,7 @@ from machinery.errors import UsageError, first_line
 import numpy as np
 
 # What a zip archive says of its members at most: ours have a hundred, at 60 bytes or so each.
+MOST_JSON_BYTES = 10_000_000  # which takes ten times the memory and more
 MOST_LISTING_BYTES = 1_000_000
 
 
@@ -112,6 +113,19 @@ def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
     if listing_bytes > most_listing_bytes:
         raise ValueError("a zip archive of too many members")
     return zipfile.ZipFile(file)
+
+
+def read_member(archive, name, most_bytes):
+    """Return the bytes of a member of an open zip archive.
+
+    Raises:
+        ValueError: if it is missing, or longer than it may be.
+    """
+    if name not in archive.namelist():
+        raise ValueError(f"{name} is missing")
+    if archive.getinfo(name).file_size > most_bytes:
+        raise ValueError(f"{name} is longer than {most_bytes:,} bytes")
+    return archive.read(name)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from data.dataset import CLASS_NAMES
 from machinery.errors import UsageError
-from machinery.files import dated, open_zip, reading, replace_when_complete
+from machinery.files import (
+    MOST_JSON_BYTES,
+    dated,
+    open_zip,
+    read_member,
+    reading,
+    replace_when_complete,
+)
 from machinery.loading import load_model
 from machinery.options import command
 from machinery.records import require_result
@@ -18,7 +25,6 @@ import h5py
 import keras
 
 MOST_BYTES = 2_000_000_000
-MOST_JSON_BYTES = 10_000_000
 RESULT = "result.json"  # in a `.keras` file
 
 
@@ -67,8 +73,8 @@ def read_result_of(path, file):
     """
     if path.suffix == ".keras":
         with open_zip(file) as archive:
-            if RESULT in archive.namelist() and archive.getinfo(RESULT).file_size < MOST_JSON_BYTES:
-                return archive.read(RESULT)
+            if RESULT in archive.namelist():
+                return read_member(archive, RESULT, MOST_JSON_BYTES)
     else:
         with h5py.File(file) as archive:
             if "result" in archive.attrs:

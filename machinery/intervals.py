@@ -1,4 +1,4 @@
-"""How far the mean of a few runs may be from the truth.
+"""How far the mean of a few runs, or a share of a few images, may be from the truth.
 
 Student 1908, "The Probable Error of a Mean"; for folds, Nadeau and Bengio 2003, "Inference for the
 Generalization Error", section 3: their training images overlap, so they vary together.
@@ -13,6 +13,7 @@ T_975 = (
     2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
     2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
+Z_975 = 1.96  # the same of a normal distribution
 
 
 def half_width_95(values, folds=None):
@@ -26,3 +27,14 @@ def half_width_95(values, folds=None):
         return None
     t = T_975[min(len(values) - 1, len(T_975)) - 1]
     return t * stdev(values) * sqrt(1 / len(values) + (1 / (folds - 1) if folds else 0))
+
+
+def share_interval_95(count, total):
+    """Return the 95 % interval of the share that `count` of `total` is an estimate of.
+
+    Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"
+    """
+    share, z2 = count / total, Z_975**2
+    center = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half_width = sqrt(share * (1 - share) / total + z2 / (4 * total**2)) * Z_975 / (1 + z2 / total)
+    return center - half_width, center + half_width

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
+from data.dataset import SMALLEST_SIZE
 from data.splits import Fold
 
 ROOT = Path(__file__).parents[1]
@@ -85,9 +86,9 @@ def add_image_size(parser):
 
 def multiple_of_8(text):
     """Parse a size in pixels that three poolings can halve; a type for argparse."""
-    number = whole_number(8, MOST_IMAGE_SIZE)(text)
-    if number % 8:
-        raise argparse.ArgumentTypeError(f"{number} is not a multiple of 8")
+    number = whole_number(SMALLEST_SIZE, MOST_IMAGE_SIZE)(text)
+    if number % SMALLEST_SIZE:
+        raise argparse.ArgumentTypeError(f"{number} is not a multiple of {SMALLEST_SIZE}")
     return number
 
 

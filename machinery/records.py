@@ -171,7 +171,7 @@ def remark_on_data(dataset, options):
     images = "CIFAR-10" if dataset.is_cifar10() else "images that are not the official CIFAR-10"
     if dataset.class_names != CLASS_NAMES:
         size, classes = dataset.image_size(), len(dataset.class_names)
-        images = f"{dataset.source.partition(',')[0]}, {classes} classes, {size}x{size} pixels"
+        images = f"{dataset.source}, {classes} classes, {size}x{size} pixels"
     if options.sample:
         images = "the sample of CIFAR-10"
     if getattr(options, "limit", None):

@@ -6,7 +6,6 @@ from machinery.diagnosis import (
     draw_mistakes,
     draw_reliability,
     fit_temperature,
-    share_interval_95,
     with_temperature,
 )
 
@@ -14,14 +13,6 @@ import numpy as np
 import pytest
 
 NAMES = ["cat", "dog", "frog"]
-
-
-@pytest.mark.parametrize(
-    ("count", "total", "interval"),
-    [(8, 10, (0.490, 0.943)), (0, 10, (0.0, 0.278)), (500, 1000, (0.469, 0.531))],
-)
-def test_interval_of_a_share_is_wilsons(count, total, interval):
-    assert share_interval_95(count, total) == pytest.approx(interval, abs=0.001)
 
 
 def test_confusion_has_what_it_is_in_rows_and_what_is_said_in_columns():

@@ -26,13 +26,16 @@ ONE = (*TINY, "--epochs", 1)
 ALL_IMAGES = (*TINY, "--epochs", 2, "--experiment", "baseline1", "--all-images")
 
 
+def finalized_in(folder, arguments):
+    ended = call("finalize.py", *arguments, cwd=folder)
+    assert ended.code == 0, ended.errors
+    return folder, ended.output
+
+
 @pytest.fixture(scope="module")
 def finalized(tmp_path_factory):
     """A folder with the final model of a tiny run, and what finalize.py printed."""
-    folder = tmp_path_factory.mktemp("finalized")
-    ended = call("finalize.py", *ONE, cwd=folder)
-    assert ended.code == 0, ended.errors
-    return folder, ended.output
+    return finalized_in(tmp_path_factory.mktemp("finalized"), ONE)
 
 
 def test_model_of_baseline3_is_saved(finalized):
@@ -126,10 +129,7 @@ def test_speedrun_is_tested_as_it_is_saved(tmp_path, sample):
 @pytest.fixture(scope="module")
 def on_all_images(tmp_path_factory):
     """A folder with a model that was trained on all images, and what finalize.py printed."""
-    folder = tmp_path_factory.mktemp("all_images")
-    ended = call("finalize.py", *ALL_IMAGES, cwd=folder)
-    assert ended.code == 0, ended.errors
-    return folder, ended.output
+    return finalized_in(tmp_path_factory.mktemp("all_images"), ALL_IMAGES)
 
 
 def test_all_images_are_those_for_training_and_for_the_test(tmp_path, monkeypatch):

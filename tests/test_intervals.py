@@ -1,4 +1,4 @@
-from machinery.intervals import half_width_95
+from machinery.intervals import half_width_95, share_interval_95
 
 import numpy as np
 import pytest
@@ -20,3 +20,11 @@ def test_interval_of_folds_is_wider_as_they_share_their_training_images():
 
 def test_one_run_has_no_interval():
     assert half_width_95([70.0]) is half_width_95([]) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "interval"),
+    [(8, 10, (0.490, 0.943)), (0, 10, (0.0, 0.278)), (500, 1000, (0.469, 0.531))],
+)
+def test_interval_of_a_share_is_wilsons(count, total, interval):
+    assert share_interval_95(count, total) == pytest.approx(interval, abs=0.001)
