@@ -136,6 +136,9 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             tested = experiment.test_time_augmentation(model)
         loss, accuracy = tested.evaluate(test, verbose=0) if run.evaluated_on else (None, None)
 
+        if options.fold:  # run_all.py --folds looks for doubtful labels in them
+            run.save_predictions(tested.predict(validation, verbose=0))
+
         # 5. Present the accuracy and the learning curves.
         result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))
         print(accuracy_line(result["test_accuracy"], run.remarks()))

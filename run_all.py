@@ -20,10 +20,12 @@ from itertools import product
 
 import compare
 from data.download import find_dataset
-from data.splits import MOST_FOLDS, Fold
+from data.splits import MOST_FOLDS, Fold, deal_into_folds
 from experiments import ALL, EXPERIMENTS, TUTORIAL, load_experiment, room_of
 from extensions import FROM_SCRATCH
+from harness import load_dataset
 from machinery.callbacks import duration
+from machinery.diagnosis import draw_doubtful_labels
 from machinery.environment import pin_to, usable_cores
 from machinery.errors import UsageError, readable_errors
 from machinery.lock import owner_of
@@ -36,8 +38,10 @@ from machinery.options import (
     words_of,
     writable_folder,
 )
-from machinery.records import read_history, read_result
+from machinery.records import read_history, read_predictions, read_result
 from machinery.run import Run, operations_per_image
+
+import numpy as np
 
 SECONDS_BETWEEN_REPORTS = 60
 MOST_KILLS = 3  # a run that is killed so often without finishing an epoch is given up
@@ -265,15 +269,37 @@ def parse_command_line():
     return options, training
 
 
+def draw_doubts(jobs, dataset, limit):
+    """Draw the training images whose label the networks doubt most; return the picture's path.
+
+    Args:
+        jobs: the `Job` of each fold. Together, they have predictions of all training images, each
+            by a network that was not trained on it.
+        dataset, limit: see `harness.load_dataset`.
+    """
+    images, labels, *_ = load_dataset(dataset, limit)
+    probabilities = np.empty_like(labels)
+    labels = labels.argmax(axis=1)
+    folds = deal_into_folds(labels, len(jobs))
+    for job in jobs:
+        of_fold = folds == job.fold.number
+        shape = of_fold.sum(), len(dataset.class_names)
+        probabilities[of_fold] = read_predictions(job.files.predictions, shape)
+    title = f"{job.name}, {len(jobs)} folds\n{job.result()['remark']}".strip()
+    path = job.files.result.parent.with_name(f"{job.name}_doubtful.png")
+    draw_doubtful_labels(images, labels, probabilities, dataset.class_names, title, path)
+    return path
+
+
 def main():
     options, training = parse_command_line()
     arguments = words_of(training, option_parser("as published"))
-    sha256 = find_dataset(training.data, training.sample, training.image_size).sha256
+    dataset = find_dataset(training.data, training.sample, training.image_size)
     folds = [None]
     if options.folds:
         folds = [Fold(number, options.folds) for number in range(1, options.folds + 1)]
     jobs = [
-        Job(name, seed, fold, arguments, sha256)
+        Job(name, seed, fold, arguments, dataset.sha256)
         for seed, fold, name in product(options.seeds, folds, options.experiments)
     ]
     with places(options) as free:
@@ -282,6 +308,10 @@ def main():
     for job in failures:
         print(f"run_all.py: error: {job}: {job.failure}", file=sys.stderr)
     compare.print_table(compare.read_runs([options.out]))
+    if options.folds and not failures:
+        for seed, name in product(options.seeds, options.experiments):
+            of_folds = [job for job in jobs if (job.seed, job.name) == (seed, name)]
+            print(f"Doubtful labels: {draw_doubts(of_folds, dataset, training.limit)}")
     print(f"Next: {command('compare.py', options)}")
     return 2 if failures else 0
 

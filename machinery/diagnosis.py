@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 BINS = 15  # as in Guo et al. 2017
-MISTAKES = 25
+SHOWN = 25
 
 
 def confusion_matrix(labels, predictions, classes):
@@ -88,15 +88,43 @@ def draw_mistakes(images, labels, probabilities, class_names, title, path):
     """
     predictions, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions != labels)
-    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN]
+    captions = [
+        f"{class_names[predictions[index]]} {100 * sure[index]:.0f} %\n"
+        f"is: {class_names[labels[index]]}"
+        for index in worst
+    ]
+    draw_images(images[worst], captions, f"The surest mistakes of {title}", path)
+
+
+def draw_doubtful_labels(images, labels, probabilities, class_names, title, path):
+    """Draw the images whose label is least probable, for networks that were not trained on them.
+
+    Northcutt et al. 2021, "Confident Learning", https://arxiv.org/abs/1911.00068, where this
+    probability is called self-confidence.
+
+    Args:
+        images: uint8 (n, size, size, 3).
+    """
+    of_label = probabilities[np.arange(len(labels)), labels]
+    worst = np.argsort(of_label, kind="stable")[:SHOWN]
+    captions = [
+        f"image {index}: {class_names[labels[index]]}?\n"
+        f"{class_names[probabilities[index].argmax()]} {100 * probabilities[index].max():.0f} %"
+        for index in worst
+    ]
+    draw_images(images[worst], captions, f"The most doubtful labels, says {title}", path)
+
+
+def draw_images(images, captions, title, path):
+    """Draw `SHOWN` images at most, each below its caption."""
     figure, axes = plt.subplots(5, 5, figsize=(9, 10.5), layout="constrained")
-    figure.suptitle(f"The surest mistakes of {title}", wrap=True)
+    figure.suptitle(title, wrap=True)
     for ax in axes.flat:
         ax.axis("off")
-    for ax, index in zip(axes.flat, worst, strict=False):
-        ax.imshow(images[index])
-        said, truth = class_names[predictions[index]], class_names[labels[index]]
-        ax.set_title(f"{said} {100 * sure[index]:.0f} %\nis: {truth}", fontsize="small")
+    for ax, image, caption in zip(axes.flat, images, captions, strict=False):
+        ax.imshow(image)
+        ax.set_title(caption, fontsize="small")
     save_figure(figure, path)
 
 

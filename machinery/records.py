@@ -12,7 +12,10 @@ from data.splits import Fold
 from machinery.errors import UsageError
 from machinery.files import archive, reading, remove_partial_files, replace_when_complete
 
+import numpy as np
+
 MOST_BYTES = 10_000_000  # of a NAME.json or NAME.csv
+MOST_PREDICTIONS_BYTES = 2_000_000_000
 
 # What the other scripts take for granted in a result, in `settings` and beside them.
 RESULT_FORM = {
@@ -36,11 +39,15 @@ NO_ACCURACY = "trained on the test images too, so none are left to measure its a
 
 
 class RunFiles(NamedTuple):
-    """Where a run keeps its files, checkpoints and lock only until it is finished."""
+    """Where a run keeps its files, checkpoints and lock only until it is finished.
+
+    Only a run of a fold leaves predictions: of the images that it was not trained on.
+    """
 
     curves: Path
     history: Path
     result: Path
+    predictions: Path
     checkpoint: Path
     checkpoint_before: Path
     lock: Path
@@ -55,12 +62,15 @@ class RunFiles(NamedTuple):
         folder = Path(out) / f"seed_{seed}" if seed else Path(out)
         if fold:
             folder /= f"fold_{fold.number}_of_{fold.count}"
-        suffixes = ".png", ".csv", ".json", ".checkpoint.keras", ".checkpoint_before.keras", ".lock"
+        suffixes = (
+            ".png", ".csv", ".json", ".predictions.npy",
+            ".checkpoint.keras", ".checkpoint_before.keras", ".lock",
+        )  # fmt: skip
         return cls(*(folder / f"{name}{suffix}" for suffix in suffixes), folder / "earlier")
 
     def to_keep(self):
         """Return the files that a run can't make again."""
-        return self.curves, self.history, self.result, *self.checkpoints()
+        return self.curves, self.history, self.result, self.predictions, *self.checkpoints()
 
     def checkpoints(self):
         """Return the newest checkpoint and the one before, whether they exist or not."""
@@ -271,3 +281,20 @@ def write_history(path, history):
         writer = csv.writer(file)
         writer.writerow(history)
         writer.writerows(zip(*history.values(), strict=True))
+
+
+def read_predictions(path, shape):
+    """Return the probabilities that a fold's run has saved: floats (n, classes) of this shape.
+
+    Raises:
+        UsageError: if there are none, or others.
+    """
+    if not path.exists():
+        raise UsageError(
+            f"{path} is missing: it is left by a single experiment with --fold, run it again"
+        )
+    with reading(path, MOST_PREDICTIONS_BYTES):
+        predictions = np.load(path, mmap_mode="r")  # takes no pickles
+        if predictions.shape != shape or predictions.dtype.kind != "f":
+            raise ValueError(f"{predictions.dtype} {predictions.shape} instead of {shape}")
+        return np.array(predictions)

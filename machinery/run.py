@@ -12,7 +12,7 @@ from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
 from machinery.errors import UsageError
-from machinery.files import archive
+from machinery.files import archive, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS
 from machinery.recipe import differences, recipe_of
@@ -268,6 +268,11 @@ class Run:
             "test_images": test_images,
         }
         return self.result
+
+    def save_predictions(self, probabilities):
+        """Save the probabilities (n, classes) of a fold's images, in their order."""
+        with replace_when_complete(self.files.predictions) as temporary:
+            np.save(temporary, probabilities)
 
     def remarks(self):
         """Return what has to be said beside the accuracy, "" if nothing."""

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from conftest import (
     TINY,
@@ -15,9 +16,13 @@ from conftest import (
     result,
     start,
 )
+from machinery import diagnosis
 from machinery.lock import owner_of
 
+import keras
+import numpy as np
 import pytest
+from PIL import Image
 
 BASELINE1 = ("run_all.py", "baseline1")
 THREE = ("--sample", "--limit", 100, "--epochs", 3)
@@ -61,6 +66,50 @@ def test_runs_every_fold(tmp_path):
     assert "baseline1 (2 folds)" in ended.output
     found = [result(path)["settings"]["fold"] for path in tmp_path.glob("runs/*/baseline1.json")]
     assert sorted(found) == ["1/2", "2/2"]
+    assert f"Doubtful labels: {Path('runs/baseline1_doubtful.png')}\n" in ended.output
+    assert Image.open(tmp_path / "runs/baseline1_doubtful.png").width > 800
+
+
+def test_label_is_doubted_by_networks_that_have_not_seen_it(tmp_path, monkeypatch, sample):
+    """A wrong label in each of two classes; everything else is what the predictions say."""
+    n = 40
+    images, labels = sample.x_train[:n], np.arange(n) % 10
+    wrong = labels.copy()
+    wrong[[3, 18]] = 7, 0
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=wrong, x_test=images, y_test=labels)
+    arguments = ("--folds", 2, "--data", "mine.npz", "--epochs", 1, "--out", ".")
+
+    def predict(model, batches, verbose):
+        # By the image alone, as a network does.
+        shown = np.concatenate([255 * batches[index][0] for index in range(len(batches))])
+        places = [
+            next(at for at in range(n) if np.array_equal(images[at], image))
+            for image in shown.round().astype(np.uint8)
+        ]
+        return np.float32(0.01) + 0.9 * np.eye(10, dtype=np.float32)[labels[places]]
+
+    monkeypatch.setattr(keras.Model, "predict", predict)
+    drawn = []
+    monkeypatch.setattr(diagnosis, "draw_images", lambda *arguments: drawn.append(arguments))
+    for fold in ("1/2", "2/2"):
+        ended = call("experiments/baseline1.py", "--fold", fold, *arguments[2:], cwd=tmp_path)
+        assert ended.code == 0, ended.errors
+    ended = call("run_all.py", "baseline1", *arguments, cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    ((shown, captions, title, path),) = drawn
+    np.testing.assert_array_equal(shown[:2], images[[3, 18]])
+    assert captions[:2] == ["image 3: horse?\ncat 91 %", "image 18: airplane?\nship 91 %"]
+    assert path == Path("baseline1_doubtful.png") and "2 folds" in title
+
+
+def test_predictions_of_a_fold_that_are_missing_or_damaged_are_told(tmp_path):
+    arguments = ("--folds", 2, *TINY, "--epochs", 1, "--jobs", 1)
+    assert call(*BASELINE1, *arguments, cwd=tmp_path).code == 0
+    predictions = tmp_path / "runs/fold_2_of_2/baseline1.predictions.npy"
+    predictions.write_bytes(predictions.read_bytes()[:-9])
+    assert_refused(call(*BASELINE1, *arguments, cwd=tmp_path), predictions.name, "damaged")
+    predictions.unlink()
+    assert_refused(call(*BASELINE1, *arguments, cwd=tmp_path), predictions.name, "missing")
 
 
 def test_killed_run_is_resumed(tmp_path):
