@@ -5,35 +5,58 @@ import math
 import os
 
 import keras
+import tensorflow as tf
+
+MOST_VALUES = 500_000_000  # 2 GB; VGG-16 computes a sixth of it for the largest images we take
 
 
 def load_model(path, **options):
-    """Load a model as `keras.saving.load_model` does, unless its layers are too large for its file.
+    """Load a model as `keras.saving.load_model` does, unless its layers take too much memory.
 
     Keras makes all layers, and fills their weights at random, before it looks for the values: a
     file of a few bytes can ask for any memory. A file of n bytes has values for at most n weights.
+    Layers without weights can ask for any memory, too, when they are used.
 
     Raises:
         ValueError: if it asks for more. Keras raises nearly anything if it is damaged.
     """
-    with at_most_weights(os.path.getsize(path)):
-        return keras.saving.load_model(path, **options)
+    with at_most(os.path.getsize(path), MOST_VALUES):
+        model = keras.saving.load_model(path, **options)
+        # A model within a model may learn only now how large its images are.
+        one_image = tf.TensorSpec((1, *model.input_shape[1:]))
+        tf.function(model, autograph=False).get_concrete_function(one_image)
+    return model
 
 
 @contextlib.contextmanager
-def at_most_weights(count):
-    """Let no layers be made in the block that have more weights than this, all together."""
-    add_weight, left = keras.layers.Layer.add_weight, count
+def at_most(weights, values):
+    """Let no layers be made and called in the block that are larger than this, all together.
+
+    Args:
+        weights: how many numbers they may have.
+        values: how many they may compute for an image.
+    """
+    layer_class, most_weights = keras.layers.Layer, weights
+    add_weight, call = layer_class.add_weight, layer_class.__call__
 
     def add_weight_if_few(layer, *args, **options):
-        nonlocal left
-        left -= math.prod(args[0] if args else options.get("shape") or ())
-        if left < 0:
-            raise ValueError(f"its layers ask for more weights than its {count:,} bytes hold")
+        nonlocal weights
+        weights -= math.prod(args[0] if args else options.get("shape") or ())
+        if weights < 0:
+            raise ValueError(f"its layers ask for more than {most_weights:,} weights")
         return add_weight(layer, *args, **options)
 
-    keras.layers.Layer.add_weight = add_weight_if_few
+    def call_if_small(layer, *args, **options):
+        nonlocal values
+        outputs = call(layer, *args, **options)
+        for output in keras.tree.flatten(outputs):
+            values -= math.prod(size or 1 for size in output.shape[1:])
+        if values < 0:
+            raise ValueError("its layers compute too much for one image")
+        return outputs
+
+    layer_class.add_weight, layer_class.__call__ = add_weight_if_few, call_if_small
     try:
         yield
     finally:
-        keras.layers.Layer.add_weight = add_weight
+        layer_class.add_weight, layer_class.__call__ = add_weight, call

@@ -123,7 +123,23 @@ def test_layers_that_are_too_large_for_the_file_are_not_made(tmp_path):
         assert dense["class_name"] == "Dense"
         dense["config"]["units"] = 10_000
         file.attrs["model_config"] = json.dumps(config)
-    with pytest.raises(UsageError, match=r"model\.h5: .*more weights than its [\d,]+ bytes"):
+    with pytest.raises(UsageError, match=r"model\.h5: .*more than [\d,]+ weights"):
+        load_final_model(path)
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("nested", ["no", "yes", "of any size"])
+def test_layers_that_compute_too_much_are_not_called(tmp_path, suffix, nested):
+    """13 numbers in the file, 110 GB in memory."""
+    image = keras.Input((32, 32, 3))
+    inputs = keras.Input((None, None, 3)) if nested == "of any size" else image
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.UpSampling2D(3000)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+    if nested != "no":
+        model = keras.Model(image, model(image))
+    path = tmp_path / f"model.{suffix}"
+    save_final_model(model, RESULT, path)
+    with pytest.raises(UsageError, match=rf"model\.{suffix}: damaged or foreign"):
         load_final_model(path)
 
 
