@@ -17,7 +17,7 @@ from data.image import DEER, load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, readable_errors
 from machinery.figures import picture_of, save_figure
-from machinery.final_model import load_final_model
+from machinery.final_model import load_final_model, require_deer
 from machinery.options import add_model, add_out, command, parse_options, script_parser
 
 import keras
@@ -39,6 +39,8 @@ def main():
 
     model, training = load_final_model(options.model)
     class_names = training["dataset"]["class_names"]
+    if options.image == DEER:
+        require_deer(class_names, options.model)
     photo = load_image(options.image, model.input_shape[1])
     if training["remark"]:
         print(f"Trained {training['remark']}: expect mistakes.")

@@ -7,9 +7,10 @@ been trained on, and would be recognized because it is remembered. Take the accu
 model without --all-images as a cautious estimate.
 """
 
+import os
 from pathlib import Path
 
-from experiments import ALL, load_experiment
+from experiments import FINAL, load_experiment
 from harness import run_experiment
 from machinery.errors import UsageError, readable_errors
 from machinery.files import remove_partial_files
@@ -17,7 +18,6 @@ from machinery.final_model import keep_earlier_model, save_final_model
 from machinery.lock import only_owner
 from machinery.options import (
     FINAL_MODEL,
-    add_model,
     command,
     option_parser,
     parse_options,
@@ -27,11 +27,12 @@ from machinery.options import (
 
 def main():
     parser = option_parser("as the experiment")
-    parser.add_argument("--experiment", choices=ALL, default="baseline3", metavar="NAME",
-        help=f"whose model: {', '.join(ALL)} (%(default)s)")  # fmt: skip
+    parser.add_argument("--experiment", choices=FINAL, default="baseline3", metavar="NAME",
+        help=f"whose model: {', '.join(FINAL)} (%(default)s)")  # fmt: skip
     parser.add_argument("--all-images", action="store_true",
         help="train on the training and the test images; no accuracy is measured")  # fmt: skip
-    add_model(parser, "where to save the model, .h5 or .keras")
+    parser.add_argument("--model", type=os.path.expanduser, default=FINAL_MODEL, metavar="FILE",
+        help="where to save the model, .h5 or .keras (%(default)s)")  # fmt: skip
     parser.add_argument("--format", choices=("h5", "keras"),
         help="of the file: the tutorial's, or Keras's newer one (h5)")  # fmt: skip
     options = parse_options(parser)

@@ -16,7 +16,7 @@ from data.image import DEER, load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, readable_errors
 from machinery.figures import picture_of, save_figure
-from machinery.final_model import load_final_model
+from machinery.final_model import load_final_model, require_deer
 from machinery.options import add_model, parse_options, script_parser, whole_number, writable_folder
 
 import matplotlib.pyplot as plt
@@ -42,10 +42,8 @@ def main():
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         model, training = load_final_model(options.model)
         class_names = training["dataset"]["class_names"]
-        if options.images == [DEER] and "deer" not in class_names:
-            parser.error(
-                f"{options.model} knows {', '.join(class_names)}: name a photo of one of them"
-            )
+        if options.images == [DEER]:
+            require_deer(class_names, options.model)
         if training["remark"]:
             print(f"Trained {training['remark']}: expect mistakes.")
 

@@ -23,4 +23,4 @@ FROM_SCRATCH = (
     "batch_256",
     "batch_256_scaled",
 )
-EXTENSIONS = (*FROM_SCRATCH, "transfer_vgg16", "transfer_vgg16_tuned")
+EXTENSIONS = (*FROM_SCRATCH, "transfer_vgg16", "transfer_vgg16_tuned", "transfer_shipped")

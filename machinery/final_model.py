@@ -18,7 +18,7 @@ from machinery.files import (
     replace_when_complete,
 )
 from machinery.loading import load_model
-from machinery.options import command
+from machinery.options import SHIPPED, command
 from machinery.records import require_result
 
 import h5py
@@ -109,5 +109,16 @@ def load_final_model(path):
                 f"it maps {model.input_shape} to {model.output_shape}, for {classes} classes"
             )
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
-    print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs")
+    shipped = ", shipped with this project" if SHIPPED in path.absolute().parents else ""
+    print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs{shipped}")
     return model, result
+
+
+def require_deer(class_names, path):
+    """Refuse the photo that ships with the project for a model that knows no deer.
+
+    Raises:
+        UsageError: says what the model at `path` knows.
+    """
+    if "deer" not in class_names:
+        raise UsageError(f"{path} knows {', '.join(class_names)}: name a photo of one of them")

@@ -14,6 +14,7 @@ from data.splits import Fold
 ROOT = Path(__file__).parents[1]
 RUNS = "runs"
 FINAL_MODEL = "final_model.h5"
+SHIPPED = ROOT / "pretrained"  # models that are there from the start
 
 # With --sample, unless --epochs and --batch-size say otherwise: a minute of training, whose
 # learning curves show what those of the whole dataset show.
@@ -108,14 +109,34 @@ def has_native_bfloat16():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def add_out(parser):
-    parser.add_argument("--out", type=os.path.expanduser, default=RUNS, metavar="DIR",
+def add_out(parser, default=RUNS):
+    parser.add_argument("--out", type=os.path.expanduser, default=default, metavar="DIR",
         help="folder for what the script leaves behind (%(default)s)")  # fmt: skip
 
 
-def add_model(parser, purpose="the model that finalize.py saved"):
-    parser.add_argument("--model", type=os.path.expanduser, default=FINAL_MODEL, metavar="FILE",
-        help=f"{purpose} (%(default)s)")  # fmt: skip
+def add_model(parser):
+    """Add the option that chooses the model to use."""
+    parser.add_argument("--model", type=os.path.expanduser, default=model_to_use(), metavar="FILE",
+        help=f"the model that finalize.py saved ({FINAL_MODEL}; where there is none, that of "
+        "baseline3 that ships with this project)")  # fmt: skip
+
+
+def model_to_use():
+    """Return the path of the final model in this folder, or, if there is none, of the shipped one.
+
+    Returns:
+        A text; of the shipped one, relative to this folder if it is inside.
+    """
+    for model in (FINAL_MODEL, str(Path(FINAL_MODEL).with_suffix(".keras"))):
+        if os.path.exists(model):
+            return model
+    return pasted(SHIPPED / "baseline3.h5")
+
+
+def pasted(path):
+    """Return a path of the project as a user would type it, a text: short if it is in here."""
+    short = os.path.relpath(path)
+    return str(path) if short.startswith("..") else short
 
 
 def add_weights(parser):
@@ -192,12 +213,11 @@ def command(script, options=None):
         script: its path from the project's folder.
         options: of this script. None, or where they are the defaults: none for the other one.
     """
-    path = os.path.relpath(ROOT / script)
-    words = ["python", str(ROOT / script) if path.startswith("..") else path]
-    out, model = getattr(options, "out", RUNS), getattr(options, "model", FINAL_MODEL)
+    words = ["python", pasted(ROOT / script)]
+    out, model = getattr(options, "out", RUNS), getattr(options, "model", model_to_use())
     if script == "compare.py" and out != RUNS:
         words.append(out)
-    if script in ("evaluate.py", "predict.py") and model != FINAL_MODEL:
+    if script in ("evaluate.py", "predict.py") and model != model_to_use():
         words += ["--model", model]
     if script == "evaluate.py" or script.startswith("experiments/"):
         words += ["--sample"] if getattr(options, "sample", False) else []

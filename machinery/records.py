@@ -10,9 +10,13 @@ from typing import NamedTuple
 from data.dataset import CLASS_NAMES
 from data.splits import Fold
 from machinery.errors import UsageError
-from machinery.files import archive, reading, remove_partial_files, replace_when_complete
-
-import numpy as np
+from machinery.files import (
+    archive,
+    read_array,
+    reading,
+    remove_partial_files,
+    replace_when_complete,
+)
 
 MOST_BYTES = 10_000_000  # of a NAME.json or NAME.csv
 MOST_PREDICTIONS_BYTES = 2_000_000_000
@@ -293,8 +297,8 @@ def read_predictions(path, shape):
         raise UsageError(
             f"{path} is missing: it is left by a single experiment with --fold, run it again"
         )
-    with reading(path, MOST_PREDICTIONS_BYTES):
-        predictions = np.load(path, mmap_mode="r")  # takes no pickles
+    with reading(path, MOST_PREDICTIONS_BYTES) as file:
+        predictions = read_array(file)
         if predictions.shape != shape or predictions.dtype.kind != "f":
             raise ValueError(f"{predictions.dtype} {predictions.shape} instead of {shape}")
-        return np.array(predictions)
+        return predictions

@@ -1,7 +1,9 @@
-"""A network that has learned ImageNet before."""
+"""Networks that have learned something before: ImageNet, or CIFAR-10."""
 
 from machinery.environment import KERAS_HOME
 from machinery.errors import UsageError, first_line
+from machinery.loading import load_model
+from machinery.options import SHIPPED
 
 import keras
 from keras import layers
@@ -74,3 +76,21 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
         metrics=["accuracy"],
     )
     return model
+
+
+def shipped_features(images):
+    """Compute what the convolutions of the shipped speed run find in images, with nothing to learn.
+
+    Args:
+        images: a Keras tensor (n, height, width, 3) in [0, 1], of 16x16 pixels and more.
+
+    Returns:
+        A Keras tensor (n, 256): how strongly each feature is found, wherever it is.
+    """
+    shipped = load_model(SHIPPED / "speedrun_94.h5", compile=False)
+    features = images
+    for layer in shipped.layers[1:]:  # without its own input, which is fixed to 32x32 pixels
+        layer.trainable = False
+        features = layer(features)
+        if isinstance(layer, layers.GlobalMaxPooling2D):
+            return features

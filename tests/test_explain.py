@@ -22,12 +22,13 @@ HEIGHTS = {
     "speedrun": [31, 15, 7, 3],
     "transfer_vgg16": [32, 16, 8, 4, 2],
     "transfer_vgg16_tuned": [32, 16, 8, 4, 2],
+    "transfer_shipped": [31, 15, 7, 3],
 }
 
 
 def model_of(name):
     """The model of an experiment, untrained, and of VGG-16 without its weights."""
-    if name.startswith("transfer"):
+    if name.startswith("transfer_vgg16"):
         return pretrained_vgg16(
             (32, 32, 3), 10, None, trainable=name.endswith("tuned"), learning_rate=0.001
         )
@@ -261,7 +262,8 @@ def test_photos_have_pictures_of_their_own_whatever_they_are_called(tmp_path):
 
 
 def test_missing_model_is_explained(tmp_path):
-    assert_refused(call("explain.py", cwd=tmp_path), "no model final_model.h5", "finalize.py")
+    ended = call("explain.py", "--model", "mine.h5", cwd=tmp_path)
+    assert_refused(ended, "no model mine.h5", "finalize.py")
 
 
 @pytest.mark.parametrize(

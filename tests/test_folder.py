@@ -210,8 +210,9 @@ def test_model_is_evaluated_on_its_own_pictures(learned):
     assert_refused(ended, "final_model.h5 tells blue things, green, red apart")
 
 
-def test_photo_has_to_be_named_where_the_model_knows_no_deer(learned):
-    assert_refused(call("predict.py", cwd=learned[0]), "name a photo of one of them")
+@pytest.mark.parametrize("script", ["predict.py", "explain.py"])
+def test_photo_has_to_be_named_where_the_model_knows_no_deer(learned, script):
+    assert_refused(call(script, cwd=learned[0]), "name a photo of one of them")
 
 
 def test_pictures_are_shown_with_their_names(learned):

@@ -105,6 +105,7 @@ def test_command_is_relative_in_the_project_and_absolute_elsewhere(monkeypatch, 
 )
 def test_command_carries_what_the_next_script_needs(monkeypatch, script, given, carried):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(options, "model_to_use", lambda: "final_model.h5")
     assert command(script, Namespace(**given)) == shlex.join(["python", script, *carried])
 
 

@@ -61,8 +61,8 @@ def test_bad_images_are_named_and_the_others_predicted(tmp_path):
 
 
 def test_missing_model_is_explained(tmp_path):
-    ended = call("predict.py", cwd=tmp_path)
-    assert_refused(ended, "no model final_model.h5", "finalize.py --sample")
+    ended = call("predict.py", "--model", "mine.h5", cwd=tmp_path)
+    assert_refused(ended, "no model mine.h5", "finalize.py --sample")
 
 
 @pytest.mark.parametrize("top", [0, 1001, "three"])
