@@ -33,7 +33,9 @@ from machinery.options import (
     ROOT,
     command,
     option_parser,
+    require_tensorboard,
     script_parser,
+    tensorboard_command,
     whole_number,
     words_of,
     writable_folder,
@@ -264,7 +266,10 @@ def parse_command_line():
         parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
     names = [name for word in options.experiments for name in groups.get(word, [word])]
     options.experiments = list(dict.fromkeys(names))
-    options.out = training.out
+    if options.ray and training.tensorboard:
+        parser.error("--tensorboard and --ray exclude each other: the logs would stay on the nodes")
+    require_tensorboard(parser, training)
+    options.out, options.tensorboard = training.out, training.tensorboard
     writable_folder(parser, "--out", options.out)
     return options, training
 
@@ -312,6 +317,8 @@ def main():
         for seed, name in product(options.seeds, options.experiments):
             of_folds = [job for job in jobs if (job.seed, job.name) == (seed, name)]
             print(f"Doubtful labels: {draw_doubts(of_folds, dataset, training.limit)}")
+    if options.tensorboard:
+        print(f"TensorBoard: {tensorboard_command(options.out)}")
     print(f"Next: {command('compare.py', options)}")
     return 2 if failures else 0
 

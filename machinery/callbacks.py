@@ -1,10 +1,12 @@
-"""The callbacks of every run: its randomness, its progress bar, its checkpoints."""
+"""The callbacks of every run: its randomness, its progress bar, its checkpoints, TensorBoard."""
 
 import inspect
+import shutil
 import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 STATE_LEAVES = (type(None), bool, int, float, str, np.generic, np.ndarray)
 
@@ -120,3 +122,38 @@ def state_of(callback):
         if name not in settings
         and all(isinstance(leaf, STATE_LEAVES) for leaf in keras.tree.flatten(value))
     }
+
+
+def tensorboard(folder, history, evaluated_on):
+    """Return Keras's callback for TensorBoard, with the epochs before a break in its curves.
+
+    Args:
+        folder, history, evaluated_on: see `log_history`.
+    """
+    log_history(folder, history, evaluated_on)
+    return keras.callbacks.TensorBoard(str(folder), write_graph=False)
+
+
+def log_history(folder, history, evaluated_on):
+    """Log the epochs that are done for TensorBoard, as Keras would have done.
+
+    In place of what is in the folder. A run that was killed may have logged less than it has saved,
+    or more; the history has just what is saved. It has no learning rates, so they are not logged.
+
+    Args:
+        folder: the run's logs; it is made.
+        history: per epoch, a list for each column of NAME.csv; accuracies in percent.
+        evaluated_on: "test", "validation", or None if nothing is evaluated. To Keras, it is always
+            "validation".
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    names = {"train": "train", "validation": evaluated_on}
+    for name, split in names.items():
+        if f"{split}_loss" not in history:
+            continue
+        with tf.summary.create_file_writer(str(folder / name)).as_default():
+            for row, epoch in enumerate(history["epoch"]):
+                loss, accuracy = history[f"{split}_loss"], history[f"{split}_accuracy"]
+                tf.summary.scalar("epoch_loss", loss[row], step=epoch - 1)
+                tf.summary.scalar("epoch_accuracy", accuracy[row] / 100, step=epoch - 1)

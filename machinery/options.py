@@ -10,6 +10,7 @@ from pathlib import Path
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
 from data.dataset import SMALLEST_SIZE
 from data.splits import Fold
+from machinery.records import TENSORBOARD
 
 ROOT = Path(__file__).parents[1]
 RUNS = "runs"
@@ -65,6 +66,9 @@ def option_parser(epochs):
     add_out(parser)
     add("--resume", action="store_true",
         help="go on with an interrupted run after its last finished epoch")  # fmt: skip
+    add("--tensorboard", action="store_true",
+        help="log loss and accuracy for TensorBoard, in DIR/tensorboard; needs one more "
+        "package, pip install tensorboard")  # fmt: skip
     return parser
 
 
@@ -154,9 +158,22 @@ def parse_options(parser):
         parser.error(f"argument --limit: {options.limit} is above the {most:,} training images")
     if getattr(options, "fold", None) and options.validation == "holdout":
         parser.error("--fold and --validation holdout exclude each other: both hold images out")
+    require_tensorboard(parser, options)
     if hasattr(options, "out"):
         writable_folder(parser, "--out", options.out)
     return options
+
+
+def require_tensorboard(parser, options):
+    """Leave with a message if `--tensorboard` asks for a package that is not there.
+
+    Keras's callback can be made without it, and would fail at the end of the first epoch.
+    """
+    if getattr(options, "tensorboard", False):
+        try:
+            from tensorboard import summary  # noqa: F401
+        except ImportError:  # an optional extra
+            parser.error("--tensorboard needs TensorBoard: `pip install tensorboard`")
 
 
 def writable_folder(parser, option, folder):
@@ -225,3 +242,8 @@ def command(script, options=None):
     if script.startswith("experiments/") and getattr(options, "image_size", None):
         words += ["--image-size", str(options.image_size)]
     return shlex.join(words)
+
+
+def tensorboard_command(out):
+    """Return the command that shows the logs of all runs in a folder, beside each other."""
+    return shlex.join(["tensorboard", "--logdir", str(Path(out) / TENSORBOARD)])

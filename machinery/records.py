@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,9 @@ SETTINGS_FORM = {"experiment": str, "epochs": int, "seed": int, "validation": st
 # What the results of older versions lack, and of which type it is where it is.
 LATER_FORM = {"hardware": dict, "loss": str}
 
+# The folder, in that of --out, of what TensorBoard shows beside each other.
+TENSORBOARD = "tensorboard"
+
 # The columns of a history.
 COLUMNS = {"epoch", "train_loss", "train_accuracy", "seconds"}
 TEST_OR_VALIDATION = {"test_loss", "test_accuracy"}, {"validation_loss", "validation_accuracy"}
@@ -56,21 +60,24 @@ class RunFiles(NamedTuple):
     checkpoint_before: Path
     lock: Path
     earlier: Path
+    logs: Path
 
     @classmethod
     def of(cls, out, name, seed=0, fold=None):
         """Return the files of a run in a folder, in one of its own for each seed but 0, and fold.
 
-        `compare.read_runs` looks there.
+        `compare.read_runs` looks there. TensorBoard's logs lie together, to be shown together.
         """
-        folder = Path(out) / f"seed_{seed}" if seed else Path(out)
+        place = Path(f"seed_{seed}" if seed else "")
         if fold:
-            folder /= f"fold_{fold.number}_of_{fold.count}"
+            place /= f"fold_{fold.number}_of_{fold.count}"
+        folder, logs = Path(out) / place, Path(out) / TENSORBOARD / place / name
         suffixes = (
             ".png", ".csv", ".json", ".predictions.npy",
             ".checkpoint.keras", ".checkpoint_before.keras", ".lock",
         )  # fmt: skip
-        return cls(*(folder / f"{name}{suffix}" for suffix in suffixes), folder / "earlier")
+        paths = (folder / f"{name}{suffix}" for suffix in suffixes)
+        return cls(*paths, folder / "earlier", logs)
 
     def to_keep(self):
         """Return the files that a run can't make again."""
@@ -154,7 +161,11 @@ def archive_earlier_run(earlier, files):
     if is_finished:  # a run that was killed while it finished leaves its checkpoints
         files.remove_checkpoints()
     kept = [path for path in files.to_keep() if path.exists()]
-    if not kept or (earlier and not is_finished and kept == [files.result]):
+    if earlier and not is_finished and kept == [files.result]:
+        shutil.rmtree(files.logs, ignore_errors=True)
+        return
+    kept += [files.logs] if files.logs.exists() else []
+    if not kept:
         return
     if earlier:
         when = earlier["finished"] or earlier["started"]

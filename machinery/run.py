@@ -8,13 +8,13 @@ from datetime import datetime
 
 from data.dataset import CLASS_NAMES
 from data.download import find_dataset
-from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch
+from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_history, tensorboard
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
 from machinery.errors import UsageError
 from machinery.files import archive, replace_when_complete
 from machinery.lock import only_owner
-from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS
+from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
 from machinery.recipe import differences, recipe_of
 from machinery.records import (
     RunFiles,
@@ -63,6 +63,8 @@ def begin_run(name, experiment_name, experiment, options):
             print(f"{run.files.result} is finished already, there is nothing to resume")
             run.finished, run.result = True, earlier
             run.history = read_history(run.files.history)
+            if options.tensorboard:
+                log_history(run.files.logs, run.history, run.evaluated_on)
             print(accuracy_line(earlier["test_accuracy"], run.remarks()))
         else:
             run.begin(earlier)
@@ -214,10 +216,13 @@ class Run:
 
     def callbacks(self, batches):
         """Return the callbacks of the experiment and of the run, for batches to train on."""
-        others = self.experiment.callbacks
+        others, logs = self.experiment.callbacks, []
+        if self.options.tensorboard:
+            logs = [tensorboard(self.files.logs, self.history, self.evaluated_on)]
         return [
             SeedEachEpoch(self.options.seed, batches),
             *others,
+            *logs,
             Progress(self.evaluated_on),
             SaveProgress(self, others),
         ]
@@ -305,6 +310,8 @@ class Run:
         print(f"Learning curves: {self.files.curves}")
         print(f"Numbers:         {self.files.history}")
         print(f"Result:          {self.files.result}")
+        if self.options.tensorboard:
+            print(f"TensorBoard:     {tensorboard_command(self.options.out)}")
 
 
 def name_of_loss(model):

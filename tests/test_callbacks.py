@@ -1,8 +1,18 @@
 import csv
 import re
+import sys
 from types import SimpleNamespace
 
-from conftest import TINY, ctrl_c_after, numbers, result, tiny_network, train
+from conftest import (
+    TINY,
+    assert_refused,
+    call,
+    ctrl_c_after,
+    numbers,
+    result,
+    tiny_network,
+    train,
+)
 from data.batches import TrainingBatches
 from experiments import speedrun
 from harness import Experiment, prep_pixels
@@ -258,3 +268,114 @@ def test_run_killed_after_early_stopping_trains_no_further(tmp_path, monkeypatch
     recorded = result(tmp_path / "runs" / "mine.json")
     assert recorded["test_loss"] == pytest.approx(float(history[0]["test_loss"]), abs=1e-5)
     assert recorded["epochs_trained"] == 3
+
+
+# TensorBoard.
+
+
+def logged(folder):
+    """What TensorBoard reads in a run's logs: for each name, sorted, a list of `(step, value)`."""
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    from tensorboard.util.tensor_util import make_ndarray
+
+    found = {}
+    for path in folder.glob("*/events*"):
+        for event in loader.EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                points = found.setdefault(f"{path.parent.name}/{value.tag}", [])
+                points.append((event.step, make_ndarray(value.tensor).item()))
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def assert_logs_are_those_of(path, folder, split="test"):
+    """Check that loss and accuracy of each epoch were logged once, as Keras counts them."""
+    found, rows = logged(folder), numbers(path)
+    names = {"train": "train", "validation": split}
+    for name, column in names.items():
+        for metric, unit in (("loss", 1), ("accuracy", 100)):
+            points = found[f"{name}/epoch_{metric}"]
+            assert [step for step, _ in points] == list(range(len(rows)))
+            told = [float(row[f"{column}_{metric}"]) / unit for row in rows]
+            assert [value for _, value in points] == pytest.approx(told, abs=1e-5)
+
+
+def with_tensorboard(*arguments, cwd, epochs=3):
+    pytest.importorskip("tensorboard")
+    arguments = (*TINY, "--epochs", epochs, "--tensorboard", *arguments)
+    return train(Experiment(tiny_network, epochs), *arguments, cwd=cwd)
+
+
+def test_tensorboard_is_shown_the_numbers_of_the_run_and_changes_none(tmp_path):
+    ended = with_tensorboard("--out", "my runs", cwd=tmp_path)
+    assert "TensorBoard:     tensorboard --logdir 'my runs/tensorboard'\n" in ended.output
+    runs = tmp_path / "my runs"
+    assert_logs_are_those_of(runs / "mine.csv", runs / "tensorboard/mine")
+
+    train(Experiment(tiny_network, 3), *TINY, "--epochs", 3, cwd=tmp_path)
+    assert numbers(tmp_path / "runs/mine.csv") == numbers(runs / "mine.csv")
+    assert not (tmp_path / "runs/tensorboard").exists()
+    settings = [result(folder / "mine.json")["settings"] for folder in (runs, tmp_path / "runs")]
+    assert settings[0] == settings[1]
+
+
+def test_all_seeds_and_folds_are_shown_beside_each_other(tmp_path):
+    with_tensorboard("--seed", 2, "--fold", "1/2", cwd=tmp_path)
+    place = "seed_2/fold_1_of_2"
+    csv_path, logs = (
+        tmp_path / f"runs/{place}/mine.csv",
+        tmp_path / f"runs/tensorboard/{place}/mine",
+    )
+    assert_logs_are_those_of(csv_path, logs, "validation")
+
+
+@pytest.mark.parametrize("begun_with", [["--tensorboard"], []])
+def test_curves_go_on_where_a_resumed_run_does(tmp_path, monkeypatch, begun_with):
+    pytest.importorskip("tensorboard")
+    save_epoch = Run.save_epoch
+
+    def save_but_the_third(self, row, *arguments):
+        if row["epoch"] == 3:  # which is logged by now
+            raise KeyboardInterrupt
+        save_epoch(self, row, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_epoch", save_but_the_third)
+        experiment = Experiment(tiny_network, 5)
+        assert train(experiment, *FIVE, *begun_with, cwd=tmp_path).code == 130
+    ended = with_tensorboard("--resume", cwd=tmp_path, epochs=5)
+    assert "Resuming after epoch 2 of 5" in ended.output, ended.errors
+    assert_logs_are_those_of(tmp_path / "runs/mine.csv", tmp_path / "runs/tensorboard/mine")
+
+
+def test_logs_of_an_earlier_run_are_kept_apart(tmp_path):
+    for epochs in (3, 2):
+        with_tensorboard("--seed", 1, cwd=tmp_path, epochs=epochs)
+    runs = tmp_path / "runs/seed_1"
+    assert_logs_are_those_of(runs / "mine.csv", tmp_path / "runs/tensorboard/seed_1/mine")
+    (history,) = (runs / "earlier").glob("*.csv")
+    assert_logs_are_those_of(history, history.with_suffix(""))
+
+
+def test_finished_run_is_shown_without_training_it_again(tmp_path):
+    train(Experiment(tiny_network, 3), *TINY, "--epochs", 3, cwd=tmp_path)
+    ended = with_tensorboard("--resume", cwd=tmp_path)
+    assert "nothing to resume" in ended.output and "tensorboard --logdir" in ended.output
+    assert_logs_are_those_of(tmp_path / "runs/mine.csv", tmp_path / "runs/tensorboard/mine")
+
+
+def test_final_model_of_all_images_shows_training_alone(tmp_path):
+    pytest.importorskip("tensorboard")
+    ended = call("finalize.py", *TINY, "--epochs", 1, "--all-images", "--tensorboard", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    folders = [path.name for path in (tmp_path / "runs/tensorboard/final_model").iterdir()]
+    assert folders == ["train"]
+
+
+@pytest.mark.parametrize(
+    "script", ["experiments/baseline1.py", "experiments/speedrun.py", "finalize.py", "run_all.py"]
+)
+def test_missing_tensorboard_is_explained_before_anything_begins(tmp_path, monkeypatch, script):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    ended = call(script, "--sample", "--tensorboard", cwd=tmp_path)
+    assert_refused(ended, "--tensorboard needs TensorBoard: `pip install tensorboard`")
+    assert ended.output == "" and list(tmp_path.iterdir()) == []

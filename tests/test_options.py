@@ -5,7 +5,13 @@ from pathlib import Path
 
 from conftest import ROOT
 from machinery import options
-from machinery.options import command, has_native_bfloat16, option_parser, parse_options
+from machinery.options import (
+    command,
+    has_native_bfloat16,
+    option_parser,
+    parse_options,
+    tensorboard_command,
+)
 
 import pytest
 
@@ -119,3 +125,5 @@ def test_command_can_be_pasted_whatever_the_folders_are_called(monkeypatch, tmp_
         "python", f"/{strange}/evaluate.py", "--model", strange, "--data", strange
     ]  # fmt: skip
     assert shlex.split(command("compare.py", given))[2:] == [strange]
+    logs = f"{strange}/tensorboard"
+    assert shlex.split(tensorboard_command(strange)) == ["tensorboard", "--logdir", logs]

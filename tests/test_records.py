@@ -73,6 +73,7 @@ def test_each_seed_but_0_has_a_folder(tmp_path):
     assert RunFiles.of(tmp_path, "run", seed=3).result == tmp_path / "seed_3" / "run.json"
     fold = RunFiles.of(tmp_path, "run", seed=3, fold=Fold(1, 5))
     assert fold.result == tmp_path / "seed_3" / "fold_1_of_5" / "run.json"
+    assert fold.logs == tmp_path / "tensorboard" / "seed_3" / "fold_1_of_5" / "run"
 
 
 def test_accuracy_is_told_with_what_is_special_about_it():
@@ -228,8 +229,10 @@ def test_archived_runs_of_the_same_second_do_not_replace_each_other(tmp_path):
 def test_run_without_an_epoch_blocks_nothing_and_leaves_nothing(tmp_path):
     files = RunFiles.of(tmp_path, "run")
     write_result(files.result, RESULT)
+    files.logs.mkdir(parents=True)
     archive_earlier_run(find_earlier_run(files, SETTINGS, resume=False), files)
-    assert names(tmp_path) == ["run.json"]
+    assert names(tmp_path) == ["run.json", "tensorboard"]
+    assert names(tmp_path / "tensorboard") == []
 
 
 def test_whatever_has_the_names_of_a_run_is_archived(tmp_path):

@@ -59,6 +59,14 @@ def test_runs_two_seeds_at_once_and_skips_what_is_finished(tmp_path):
     assert len(commands(tmp_path)) == 1
 
 
+def test_tells_how_to_show_all_runs_in_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    train = "experiments/baseline1.py", *TINY, "--epochs", 1
+    assert call(*train, cwd=tmp_path).code == 0  # so that there is nothing left to run
+    ended = call(*BASELINE1, *TINY, "--epochs", 1, "--tensorboard", cwd=tmp_path)
+    assert "TensorBoard: tensorboard --logdir runs/tensorboard\n" in ended.output
+
+
 def test_runs_every_fold(tmp_path):
     ended = call(*BASELINE1, "--folds", 2, "--jobs", 1, *TINY, "--epochs", 1, cwd=tmp_path)
     assert ended.code == 0, ended
@@ -215,6 +223,7 @@ def test_runs_where_the_system_pins_no_process(tmp_path, monkeypatch):
         (["--folds", "1"], "--folds"),
         (["--fold", "1/5"], "--folds"),
         (["--folds", "5", "--validation", "holdout"], "exclude each other"),
+        (["--ray", "--tensorboard"], "exclude each other"),
     ],
 )
 def test_senseless_options_are_refused(tmp_path, arguments, reason):
