@@ -289,7 +289,8 @@ def print_cells(cells):
 def processor(result):
     """Return what a run was computed on."""
     hardware = {"processor": "-", "cores": "?", "gpus": []} | result.get("hardware", {})
-    return ", ".join([hardware["processor"], f"{hardware['cores']} cores", *hardware["gpus"]])
+    cores = f"{hardware['cores']} core{'' if hardware['cores'] == 1 else 's'}"
+    return ", ".join([hardware["processor"], cores, *hardware["gpus"]])
 
 
 def repeating_command(row, words, experiment):
