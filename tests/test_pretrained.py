@@ -1,8 +1,9 @@
 """The models that ship with the project, and how they are made."""
 
-from conftest import ROOT, assert_refused, call, result
+from conftest import ROOT, a_result, assert_refused, call, captured, result
 from experiments import load_experiment
-from machinery.final_model import load_final_model
+from machinery.errors import readable_errors
+from machinery.final_model import load_final_model, save_final_model
 from machinery.options import SHIPPED, model_to_use
 from pretrained import ship
 
@@ -79,9 +80,19 @@ def trained(tmp_path_factory):
     return folder
 
 
+def call_ship(*arguments, cwd):
+    """Run ship.py, with what was patched in its module."""
+
+    def run():
+        with readable_errors():
+            ship.main()
+
+    return captured(run, "ship.py", arguments, cwd)
+
+
 def test_shipped_model_is_the_same_in_float32_with_weights_in_float16(trained, photos, monkeypatch):
     monkeypatch.setattr(ship, "LARGEST_DIFFERENCE", 100)  # it has hardly learned anything
-    ended = call("pretrained/ship.py", "final_model.h5", "--sample", "--out", "ship", cwd=trained)
+    ended = call_ship("final_model.h5", "--sample", "--out", "ship", cwd=trained)
     assert ended.code == 0, ended.errors
     shipped, told = load_final_model(trained / "ship/final_model.h5")
     model, _ = load_final_model(trained / "final_model.h5")
@@ -98,7 +109,7 @@ def test_shipped_model_is_the_same_in_float32_with_weights_in_float16(trained, p
 
 def test_model_that_loses_accuracy_is_not_shipped(trained, monkeypatch):
     monkeypatch.setattr(ship, "LARGEST_DIFFERENCE", -1)
-    ended = call("pretrained/ship.py", "final_model.h5", "--sample", "--out", "lossy", cwd=trained)
+    ended = call_ship("final_model.h5", "--sample", "--out", "lossy", cwd=trained)
     assert_refused(ended, "in float16, its accuracy differs by ")
     assert list((trained / "lossy").iterdir()) == []
 
@@ -121,7 +132,7 @@ def test_features_are_those_of_the_shipped_network(photos):
     shipped, _ = load_final_model(MODELS[1])
     pooled = next(at for at in shipped.layers if isinstance(at, keras.layers.GlobalMaxPooling2D))
     expected = keras.Model(shipped.input, pooled.output).predict(photos, verbose=0)
-    features = keras.Model(model.input, model.layers[-2].output).predict(photos, verbose=0)
+    features = keras.Model(model.input, model.layers[-1].input).predict(photos, verbose=0)
     assert np.ptp(expected) > 0.5
     np.testing.assert_allclose(features, expected, atol=1e-4)
 
@@ -141,6 +152,17 @@ def test_pictures_of_any_size_and_classes_are_learned(tmp_path):
     )  # fmt: skip
     assert ended.code == 0, ended.errors
     assert result(tmp_path / "runs/transfer_shipped.json")["test_accuracy"] > 80
+
+
+def test_transferred_model_is_saved_and_loaded(tmp_path, photos):
+    model = load_experiment("transfer_shipped").define_model((64, 64, 3), 3)
+    large = np.repeat(np.repeat(photos[:4], 2, axis=1), 2, axis=2)
+    named = a_result("transfer_shipped") | {"dataset": {"class_names": ["a", "b", "c"]}}
+    save_final_model(model, named, tmp_path / "final_model.h5")
+    loaded, _ = load_final_model(tmp_path / "final_model.h5")
+    np.testing.assert_allclose(
+        loaded.predict(large, verbose=0), model.predict(large, verbose=0), atol=1e-5
+    )
 
 
 # On all test images.
