@@ -51,17 +51,16 @@ def cells(folder, *arguments, columns=10):
     return {first: others for first, *others in lines[2:]}
 
 
-HARDWARE = {"processor": "a processor", "cores": 2, "gpus": []}
-
-
-def test_markdown_has_what_it_takes_to_repeat_a_row(tmp_path):
+@pytest.mark.parametrize(("cores", "told"), [(1, "1 core"), (2, "2 cores")])
+def test_markdown_has_what_it_takes_to_repeat_a_row(tmp_path, cores, told):
+    hardware = {"processor": "a processor", "cores": cores, "gpus": []}
     settings = {"epochs": 3, "mixed_precision": True, "validation": "holdout", "limit": 50}
-    write_run(tmp_path / "runs", settings=settings, hardware=HARDWARE, remark="on 50 images")
+    write_run(tmp_path / "runs", settings=settings, hardware=hardware, remark="on 50 images")
     assert cells(tmp_path) == {
         "`run`": [
             "Dropout and augmentation together: the dropout of dropout, the images of augmentation",
             "3 of 200", "85.88 %", "41.00 % (on 50 images)", "1", "1.2 s", "bfloat16",
-            "a processor, 2 cores",
+            f"a processor, {told}",
             "`python experiments/dropout_augmentation.py --epochs 3 --mixed-precision "
             "--validation holdout --limit 50`",
         ]
