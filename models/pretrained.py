@@ -78,19 +78,22 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
     return model
 
 
-def shipped_features(images):
+def shipped_features(images, blocks=2):
     """Compute what the convolutions of the shipped speed run find in images, with nothing to learn.
 
     Args:
         images: a Keras tensor (n, height, width, 3) in [0, 1], of 16x16 pixels and more.
+        blocks: how many of the network's three to go through. The last one's features tell the
+            classes of CIFAR-10 apart; those before are more general.
 
     Returns:
-        A Keras tensor (n, 256): how strongly each feature is found, wherever it is.
+        A Keras tensor (n, height', width', 256): how strongly each feature is found, and where.
     """
     shipped = load_model(SHIPPED / "speedrun_94.h5", compile=False)
-    features = images
+    features, convolutions = images, 0
     for layer in shipped.layers[1:]:  # without its own input, which is fixed to 32x32 pixels
+        convolutions += isinstance(layer, layers.Conv2D)
+        if convolutions > 1 + 2 * blocks or isinstance(layer, layers.GlobalMaxPooling2D):
+            return features
         layer.trainable = False
         features = layer(features)
-        if isinstance(layer, layers.GlobalMaxPooling2D):
-            return features

@@ -22,7 +22,7 @@ HEIGHTS = {
     "speedrun": [31, 15, 7, 3],
     "transfer_vgg16": [32, 16, 8, 4, 2],
     "transfer_vgg16_tuned": [32, 16, 8, 4, 2],
-    "transfer_shipped": [31, 15, 7, 3],
+    "transfer_shipped": [31, 15, 7],
 }
 
 

@@ -5,6 +5,7 @@ from experiments import load_experiment
 from machinery.errors import readable_errors
 from machinery.final_model import load_final_model, save_final_model
 from machinery.options import SHIPPED, model_to_use
+from models.pretrained import shipped_features
 from pretrained import ship
 
 import keras
@@ -127,12 +128,14 @@ def test_only_the_new_layer_learns(sample, photos):
     assert changed == [False] * (len(before) - 2) + [True, True]
 
 
-def test_features_are_those_of_the_shipped_network(photos):
-    model = load_experiment("transfer_shipped").define_model()
+@pytest.mark.parametrize("blocks", [2, 3])
+def test_features_are_those_of_the_shipped_network(photos, blocks):
     shipped, _ = load_final_model(MODELS[1])
-    pooled = next(at for at in shipped.layers if isinstance(at, keras.layers.GlobalMaxPooling2D))
-    expected = keras.Model(shipped.input, pooled.output).predict(photos, verbose=0)
-    features = keras.Model(model.input, model.layers[-1].input).predict(photos, verbose=0)
+    kind = keras.layers.Conv2D if blocks == 2 else keras.layers.GlobalMaxPooling2D
+    after = [layer for layer in shipped.layers if isinstance(layer, kind)][5 if blocks == 2 else 0]
+    expected = keras.Model(shipped.input, after.input).predict(photos, verbose=0)
+    inputs = keras.Input((32, 32, 3))
+    features = keras.Model(inputs, shipped_features(inputs, blocks)).predict(photos, verbose=0)
     assert np.ptp(expected) > 0.5
     np.testing.assert_allclose(features, expected, atol=1e-4)
 
