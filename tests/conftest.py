@@ -204,6 +204,30 @@ def tiny_network(
     return model
 
 
+def red_and_blue(sure=1.0):
+    """A network that finds class 3 in what is red and class 5 in what is blue, and no class 7.
+
+    Args:
+        sure: factor of the scores; at 1,000 and more, probabilities are exactly 0 and 1.
+    """
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(2, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    kernel = np.zeros((3, 3, 3, 2))
+    kernel[1, 1, 0, 0] = kernel[1, 1, 2, 1] = 1
+    dense = np.zeros((16, 16, 2, 10))
+    dense[:, :, 0, 3] = dense[:, :, 1, 5] = sure
+    dense[..., 7] = -sure
+    model.set_weights([kernel, np.zeros(2), dense.reshape(-1, 10), np.zeros(10)])
+    return model
+
+
 @pytest.fixture(scope="session")
 def sample():
     """The 1,250 real images that ship with the project."""

@@ -1,9 +1,20 @@
 import explain
-from conftest import BLUE, ORANGE, ROOT, a_result, assert_refused, call, colours, tiny_network
+from conftest import (
+    BLUE,
+    ORANGE,
+    ROOT,
+    a_result,
+    assert_refused,
+    call,
+    colours,
+    red_and_blue,
+    tiny_network,
+)
 from experiments import ALL, load_experiment
-from explain import draw_filters, find_blocks, grad_cam, look_inside
+from explain import draw_filters
 from machinery import figures
 from machinery.final_model import load_final_model, save_final_model
+from machinery.grad_cam import explain_answer, find_blocks, grad_cam, look_inside
 from models.pretrained import pretrained_vgg16
 
 import keras
@@ -46,7 +57,7 @@ def inside(model, images):
     with tf.GradientTape(persistent=True) as tape:
         outputs = look_inside(model, images)
     _, maps = find_blocks(outputs)[-1]
-    return outputs, lambda label: grad_cam(tape, outputs[-1][1], label, maps, 32)
+    return outputs, lambda label: grad_cam(tape, outputs[-1][1], label, maps, 32).numpy()
 
 
 def explained(model, folder, *arguments, name="baseline3"):
@@ -74,30 +85,6 @@ def test_every_experiments_model_is_looked_into(tmp_path, photos, name):
     heat_maps = np.array([heat(label) for label in range(10)])
     assert heat_maps.shape == (10, 32, 32) and heat_maps.dtype == np.float32
     assert heat_maps.min() >= 0 and set(heat_maps.max(axis=(1, 2))) <= {0, 1} and heat_maps.any()
-
-
-def red_and_blue(sure=1.0):
-    """A network that finds class 3 in what is red and class 5 in what is blue, and no class 7.
-
-    Args:
-        sure: factor of the scores; at 1,000 and more, probabilities are exactly 0 and 1.
-    """
-    model = keras.Sequential(
-        [
-            keras.Input((32, 32, 3)),
-            layers.Conv2D(2, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
-    kernel = np.zeros((3, 3, 3, 2))
-    kernel[1, 1, 0, 0] = kernel[1, 1, 2, 1] = 1
-    dense = np.zeros((16, 16, 2, 10))
-    dense[:, :, 0, 3] = dense[:, :, 1, 5] = sure
-    dense[..., 7] = -sure
-    model.set_weights([kernel, np.zeros(2), dense.reshape(-1, 10), np.zeros(10)])
-    return model
 
 
 def red_left_blue_right():
@@ -129,6 +116,23 @@ def test_grad_cam_is_the_gradient_of_the_score_times_the_maps(photos):
     for label in range(10):
         largest = expected[..., label].max() or 1
         np.testing.assert_allclose(heat(label), expected[..., label] / largest, atol=1e-3)
+
+
+def test_traced_function_explains_one_photo_after_the_other(photos):
+    """What it finds is what is found without tracing, in a model that was not looked into yet."""
+    model = load_experiment("speedrun").define_model()
+    weights = model.get_weights()
+
+    @tf.function(autograph=False)
+    def traced(images):
+        return explain_answer(model, images)[1:]
+
+    for photo in photos[:2, None]:
+        fresh = load_experiment("speedrun").define_model()
+        fresh.set_weights(weights)
+        expected = explain_answer(fresh, tf.constant(photo))[1:]
+        for ours, theirs in zip(traced(tf.constant(photo)), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_models_within_the_model_are_looked_into(tmp_path, photos):
@@ -277,7 +281,7 @@ def test_unreadable_photo_is_refused(tmp_path, photo, reason):
 
 
 def test_model_without_convolutions_is_refused(tmp_path):
-    assert_refused(explained(tiny_network(), tmp_path), "model.h5", "no convolutions")
+    assert_refused(explained(tiny_network(), tmp_path), "the model has no convolutions")
 
 
 def test_model_without_softmax_is_refused(tmp_path):
