@@ -11,6 +11,7 @@ from data.dataset import CLASS_NAMES
 from machinery.errors import UsageError
 from machinery.files import (
     MOST_JSON_BYTES,
+    blame,
     dated,
     open_zip,
     read_member,
@@ -82,16 +83,14 @@ def read_result_of(path, file):
     raise ValueError("it is not a model that finalize.py saved")
 
 
-def load_final_model(path):
-    """Load the model that finalize.py saved, and say how it was trained.
+def read_training(path):
+    """Return how the model that finalize.py saved was trained, without loading it.
 
     Returns:
-        `(model, result)`: a Keras model from float32 images (n, size, size, 3) in [0, 1] to class
-        probabilities (n, classes), and the result of its training, whose `dataset` has the
-        `class_names`.
+        The result of its training, whose `dataset` has the `class_names`.
 
     Raises:
-        UsageError: if there is no such file, or it is not such a model. No code in it is run.
+        UsageError: if there is no such file, or it is not such a model.
     """
     path = Path(path)
     if not path.exists():
@@ -99,11 +98,27 @@ def load_final_model(path):
     with reading(path, MOST_BYTES) as file:
         result = json.loads(read_result_of(path, file))
         require_result(result)
-        model = load_model(path, compile=False)
         class_names = result["dataset"].setdefault("class_names", list(CLASS_NAMES))
         if not all(isinstance(name, str) for name in class_names):
             raise ValueError("the names of its classes are no texts")
-        size, classes = model.input_shape[1], len(class_names)
+    return result
+
+
+def load_final_model(path):
+    """Load the model that finalize.py saved, and say how it was trained.
+
+    Returns:
+        `(model, result)`: a Keras model from float32 images (n, size, size, 3) in [0, 1] to class
+        probabilities (n, classes), and the result of its training, as `read_training` returns it.
+
+    Raises:
+        UsageError: if there is no such file, or it is not such a model. No code in it is run.
+    """
+    path = Path(path)
+    result = read_training(path)
+    with blame(path):
+        model = load_model(path, compile=False)
+        size, classes = model.input_shape[1], len(result["dataset"]["class_names"])
         if (model.input_shape, model.output_shape) != ((None, size, size, 3), (None, classes)):
             raise ValueError(
                 f"it maps {model.input_shape} to {model.output_shape}, for {classes} classes"
