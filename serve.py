@@ -15,7 +15,7 @@ from pathlib import Path
 
 from machinery.errors import UsageError, readable_errors
 from machinery.networks import Networks, find_models
-from machinery.options import ROOT, add_model, parse_options, script_parser, whole_number
+from machinery.options import SHIPPED, add_model, parse_options, script_parser, whole_number
 
 HOST = "127.0.0.1"
 MOST_UPLOADED_BYTES = 30 * 1024**2
@@ -32,7 +32,7 @@ def main():
     options = parse_options(parser)
     with tempfile.TemporaryDirectory(prefix="serve-") as uploads:
         gradio = import_gradio(uploads)
-        networks = Networks(find_models([Path(), ROOT / "pretrained"], options.model))
+        networks = Networks(find_models([Path(), SHIPPED], options.model))
         refuse_taken_port(options.port)
         page = make_page(gradio, networks, Path(uploads).resolve())
         page.launch(
