@@ -33,13 +33,12 @@ def main():
     print(f"Train: X={trainX.shape}, y={trainY.shape}, {trainX.dtype}")
     print(f"Test:  X={testX.shape}, y={testY.shape}, {testX.dtype}")
 
-    figure, axes = plt.subplots(3, 3, figsize=(6, 6.5))
+    figure, axes = plt.subplots(3, 3, figsize=(6, 6.5), layout="constrained")
     figure.suptitle(f"Nine training images: {dataset.source}", wrap=True)
     for ax, image, label in zip(axes.flat, trainX, trainY.argmax(axis=1), strict=False):
         ax.imshow(image)
         ax.set_title(dataset.class_names[label])
         ax.axis("off")
-    figure.tight_layout()
     path = Path(options.out) / "explore_dataset.png"
     save_figure(figure, path)
     print(f"Picture: {path}")
