@@ -100,6 +100,10 @@ for name in ("stdout", "stderr"):
     elif hasattr(getattr(sys, name), "reconfigure"):
         getattr(sys, name).reconfigure(errors="backslashreplace")
 
+# A terminal that can't move its cursor, as a notebook's output, gets what a log file gets: no bars.
+if is_our_script() and os.environ.get("TERM") == "dumb":
+    sys.stdout.isatty = lambda: False
+
 # oneDNN computes convolutions faster; without AVX-512 TensorFlow leaves it off.
 # https://www.tensorflow.org/install/source#onednn_cpu_optimizations
 if platform.machine() in ("x86_64", "AMD64"):

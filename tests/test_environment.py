@@ -1,9 +1,11 @@
 """What the process is set up with, whatever the user has set: asked in processes of their own."""
 
+import contextlib
 import json
 import math
 import os
 import platform
+import pty
 import shutil
 import signal
 import subprocess
@@ -118,6 +120,22 @@ def test_a_script_works_in_any_environment(tmp_path, name):
     for word in ("cuInit", "Traceback", "UserWarning"):
         assert word not in errors
     assert b"\nLearning curves: " in ended.stdout
+
+
+@pytest.mark.parametrize(("terminal", "bars"), [("xterm", True), ("dumb", False)])
+def test_progress_bars_are_drawn_where_the_cursor_can_move(tmp_path, terminal, bars):
+    screen, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "experiments/baseline1.py", *map(str, TINY), "--epochs", "1"],
+        cwd=tmp_path, env={**os.environ, **OFFLINE, "TERM": terminal}, stdout=end,
+    )  # fmt: skip
+    os.close(end)
+    shown = b""
+    with open(screen, "rb", buffering=0) as file, contextlib.suppress(OSError):  # at its end
+        while read := file.read(1000):
+            shown += read
+    assert process.wait() == 0 and b"Learning curves: " in shown
+    assert (b"\b" in shown) == bars and b"test_accuracy: " in shown
 
 
 def test_no_output_at_all_is_no_error(tmp_path):
