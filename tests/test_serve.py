@@ -39,6 +39,7 @@ from PIL import Image
 
 FIRST, OTHER, CUT = "final_model.h5 (baseline3)", "other.h5 (dropout)", "final_model_cut.h5"
 RED, BLUE_PHOTO = (255, 0, 0), (0, 0, 255)
+PATIENCE = 300  # seconds: other tests may have the processor
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,7 @@ class Server:
 
     def request(self, method, path, body=None, content_type="application/json"):
         """Return the status and the body of the answer."""
-        connection = http.client.HTTPConnection(serve.HOST, self.port, timeout=60)
+        connection = http.client.HTTPConnection(serve.HOST, self.port, timeout=PATIENCE)
         connection.request(method, path, body, {"Content-Type": content_type})
         with connection.getresponse() as response:
             return response.status, response.read().decode()
@@ -303,7 +304,7 @@ def test_server_refuses_large_files(server):
 
 
 def test_upload_that_is_broken_off_is_no_error(server):
-    connection = http.client.HTTPConnection(serve.HOST, server.port, timeout=60)
+    connection = http.client.HTTPConnection(serve.HOST, server.port, timeout=PATIENCE)
     connection.putrequest("POST", "/gradio_api/upload")
     connection.putheader("Content-Type", "multipart/form-data; boundary=x")
     connection.putheader("Content-Length", "1000000")
@@ -357,7 +358,7 @@ def page(server, browser):
         permissions=["camera", "clipboard-read", "clipboard-write"],
         viewport={"width": 1000, "height": 1000},
     )
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(1000 * PATIENCE)
     page, requested = context.new_page(), []
     page.on("request", lambda request: requested.append(request.url))
     page.goto(server.url)
@@ -371,7 +372,7 @@ def page(server, browser):
 def wait_for_answer(page, told):
     from playwright.sync_api import expect
 
-    expect(page.get_by_label("Answer")).to_have_value(told, timeout=60_000)
+    expect(page.get_by_label("Answer")).to_have_value(told, timeout=1000 * PATIENCE)
 
 
 def upload(page, path):
@@ -388,7 +389,7 @@ def test_page_answers_with_bars_and_a_picture_for_the_model_that_is_chosen(page,
 
     page.get_by_label("Model").click()
     names = page.get_by_role("option").all_inner_texts()
-    assert [name.strip("✓ \n") for name in names] == [FIRST, CUT, OTHER]
+    assert [name.strip("✓ \n") for name in names][:3] == [FIRST, CUT, OTHER]  # then the shipped
     page.get_by_role("option", name=OTHER).click()
     wait_for_answer(page, "horse, 100.0 %")
     page.get_by_label("Model").click()
