@@ -1,10 +1,9 @@
 """Draw serve.png for the README: the page of serve.py in Chromium, with an answer on it.
 
-    python docs/draw_page.py IMAGE
+    python docs/draw_page.py --model pretrained/speedrun_94.h5 chelsea.png
 
-Needs Gradio, Playwright (`pip install gradio playwright`) and Chromium (Debian's `chromium`). The
-README's IMAGE is Chelsea the cat, CC0, by Stéfan van der Walt: `skimage/data/chelsea.png` in
-scikit-image's package.
+It needs Gradio and Playwright, `pip install gradio playwright`, and Chromium, Debian's `chromium`.
+Chelsea is a cat of Stéfan van der Walt's (CC0): `skimage/data/chelsea.png` in scikit-image's wheel.
 """
 
 import io
@@ -41,8 +40,9 @@ def main():
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        if "Page:" in server.stdout.readline():
-            draw_page(chromium, options.image, ROOT / "docs" / "serve.png")
+        if "Page:" not in server.stdout.readline():
+            raise UsageError("the page did not open")
+        draw_page(chromium, options.image, ROOT / "docs" / "serve.png")
     finally:
         server.send_signal(signal.SIGINT)
         server.wait()
