@@ -48,8 +48,8 @@ def option_parser(epochs):
     add("--epochs", type=whole_number(1), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
     add("--batch-size", type=whole_number(1), metavar="N",
-        help="images per step (64; batch_256.py: 256, speedrun.py: 512; a quarter of that with "
-        "--sample)")  # fmt: skip
+        help="images per step (64; batch_256.py: 256, speedrun.py: 512, transfer_shipped.py: 16; "
+        "a quarter of that with --sample)")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="same seed, same machine: same numbers (%(default)s); other seeds have a folder of "
         "their own, DIR/seed_N")  # fmt: skip

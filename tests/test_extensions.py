@@ -191,7 +191,7 @@ def test_extension_leaves_curves_numbers_and_result(folder, weights, name):
         assert (folder / "runs" / f"{name}.{suffix}").exists()
     recorded = result(folder / "runs" / f"{name}.json")
     assert recorded["settings"]["validation"] == ("holdout" if name in HOLDOUT else "test")
-    assert recorded["settings"]["batch_size"] == (64 if "256" in name else 16)
+    assert recorded["settings"]["batch_size"] == load_experiment(name).batch_size // 4
     (row,) = numbers(folder / "runs" / f"{name}.csv")
     assert ("validation_loss" in row) == (name in HOLDOUT)
     assert np.isfinite(float(row["train_loss"]))
