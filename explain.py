@@ -16,7 +16,7 @@ from harness import prep_pixels
 from machinery.errors import readable_errors
 from machinery.figures import picture_of, save_figure
 from machinery.final_model import load_final_model, require_deer
-from machinery.grad_cam import COLOURS, draw_heat_maps, draw_seen, explain_answer, find_blocks
+from machinery.grad_cam import COLOURS, draw_heat_maps, draw_seen, explain_answer
 from machinery.options import add_model, add_out, command, parse_options, script_parser
 
 import matplotlib.pyplot as plt
@@ -44,9 +44,8 @@ def main():
         print(f"Trained {training['remark']}: expect mistakes.")
 
     images = tf.constant(*prep_pixels(photo[None]))
-    outputs, *answer = explain_answer(model, images)
+    outputs, blocks, *answer = explain_answer(model, images)
     probabilities, labels, heat_maps = (tensor.numpy() for tensor in answer)
-    blocks = find_blocks(outputs)
 
     heights = [2.9, *[1.6] * (1 + len(blocks))]
     figure = plt.figure(figsize=(10, 0.4 + sum(heights)), layout="constrained")

@@ -25,9 +25,9 @@ def explain_answer(model, images):
         images: float32 tensor (1, size, size, 3) in [0, 1].
 
     Returns:
-        `(outputs, probabilities, labels, heat_maps)`: what `look_inside` returns, and tensors:
-        float32 (classes,), the numbers of the two classes (2,), and float32 (2, size, size) in
-        [0, 1].
+        `(outputs, blocks, probabilities, labels, heat_maps)`: what `look_inside` and `find_blocks`
+        return, and tensors: float32 (classes,), the numbers of the two classes (2,), and float32
+        (2, size, size) in [0, 1].
 
     Raises:
         UsageError: if the model does not end in a softmax, or has no convolutions.
@@ -42,7 +42,7 @@ def explain_answer(model, images):
     probabilities = tf.nn.softmax(tf.cast(scores[0], tf.float32))
     labels = tf.math.top_k(probabilities, 2).indices
     heat_maps = [grad_cam(tape, scores, labels[i], maps, images.shape[1]) for i in range(2)]
-    return outputs, probabilities, labels, tf.stack(heat_maps)
+    return outputs, blocks, probabilities, labels, tf.stack(heat_maps)
 
 
 def look_inside(model, images):

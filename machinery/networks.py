@@ -10,7 +10,7 @@ from harness import prep_pixels
 from machinery.errors import UsageError
 from machinery.figures import save_figure
 from machinery.final_model import load_final_model, read_training
-from machinery.grad_cam import draw_heat_maps, draw_seen, explain_answer, find_blocks
+from machinery.grad_cam import draw_heat_maps, draw_seen, explain_answer
 
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -115,8 +115,8 @@ class Network:
         self.size = model.input_shape[1]
 
         def explain(images):
-            outputs, *answer = explain_answer(model, images)
-            self.layer_name = find_blocks(outputs)[-1][0].name
+            _, blocks, *answer = explain_answer(model, images)
+            self.layer_name = blocks[-1][0].name
             return answer
 
         # Traced here, once and for all: a model can be explained only once.

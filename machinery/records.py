@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,6 @@ from machinery.files import (
 )
 
 MOST_BYTES = 10_000_000  # of a NAME.json or NAME.csv
-MOST_PREDICTIONS_BYTES = 2_000_000_000
 
 # What the other scripts take for granted in a result, in `settings` and beside them.
 RESULT_FORM = {
@@ -308,7 +308,7 @@ def read_predictions(path, shape):
         raise UsageError(
             f"{path} is missing: it is left by a single experiment with --fold, run it again"
         )
-    with reading(path, MOST_PREDICTIONS_BYTES) as file:
+    with reading(path, 1000 + 8 * math.prod(shape)) as file:  # header and float64
         predictions = read_array(file)
         if predictions.shape != shape or predictions.dtype.kind != "f":
             raise ValueError(f"{predictions.dtype} {predictions.shape} instead of {shape}")
