@@ -449,5 +449,7 @@ def test_pictures_can_be_dropped_pasted_and_photographed(page):
         wait_for_answer(page, "")
     page.get_by_label("Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
+    # Before there is a picture of the camera's, nothing is captured.
+    page.wait_for_function("document.querySelector('video')?.videoWidth > 0")
     page.get_by_label("capture photo").click()
     wait_for_answer(page, re.compile(r"^\w+, \d+\.\d %$"))
