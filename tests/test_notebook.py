@@ -75,6 +75,7 @@ def test_commands_get_the_options_that_their_scripts_offer():
         "python -m pytest",
         'python -c "import keras"',
         "python docs/draw_pictures.py",
+        "python benchmarks/comparison.py",
         "python no_such_script.py --sample",
         "python3 -m venv .venv && .venv/bin/python experiments/baseline3.py --sample",
         "python experiments/baseline3.py --sample | tail -5",
