@@ -116,6 +116,9 @@ def test_predictions_of_a_fold_that_are_missing_or_damaged_are_told(tmp_path):
     predictions = tmp_path / "runs/fold_2_of_2/baseline1.predictions.npy"
     predictions.write_bytes(predictions.read_bytes()[:-9])
     assert_refused(call(*BASELINE1, *arguments, cwd=tmp_path), predictions.name, "damaged")
+    for others in (np.full((9, 10), 0.1), np.full((10, 10), 1)):  # too few; not probabilities
+        np.save(predictions, others)
+        assert_refused(call(*BASELINE1, *arguments, cwd=tmp_path), predictions.name, "instead of")
     predictions.unlink()
     assert_refused(call(*BASELINE1, *arguments, cwd=tmp_path), predictions.name, "missing")
 
