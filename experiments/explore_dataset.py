@@ -17,6 +17,7 @@ from machinery.options import (
     parse_options,
     script_parser,
 )
+from machinery.records import remark_on_data
 
 import matplotlib.pyplot as plt
 
@@ -34,7 +35,8 @@ def main():
     print(f"Test:  X={testX.shape}, y={testY.shape}, {testX.dtype}")
 
     figure, axes = plt.subplots(3, 3, figsize=(6, 6.5), layout="constrained")
-    figure.suptitle(f"Nine training images: {dataset.source}", wrap=True)
+    images = remark_on_data(dataset, options).removeprefix("on ") or "CIFAR-10"
+    figure.suptitle(f"Nine training images: {images}", wrap=True)
     for ax, image, label in zip(axes.flat, trainX, trainY.argmax(axis=1), strict=False):
         ax.imshow(image)
         ax.set_title(dataset.class_names[label])
