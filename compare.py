@@ -80,10 +80,8 @@ class Row(NamedTuple):
         dictionary, by what two runs must share if their accuracies are to be compared.
         """
         found = {}
-        for result, history in zip(self.results, self.histories, strict=True):
-            accuracy = result["test_accuracy"]
-            if self.folds:
-                accuracy = history.get("validation_accuracy", [None])[-1]
+        for result in self.results:
+            accuracy = result.get("fold_accuracy") if self.folds else result["test_accuracy"]
             if result["finished"] and accuracy is not None:
                 shared = [result["settings"].get(setting) for setting in SHARED_BY_A_PAIR]
                 found[(*shared, result["remark"])] = accuracy

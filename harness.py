@@ -137,7 +137,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         loss, accuracy = tested.evaluate(test, verbose=0) if run.evaluated_on else (None, None)
 
         if options.fold:  # run_all.py --folds looks for doubtful labels in them
-            run.save_predictions(tested.predict(validation, verbose=0))
+            run.save_predictions(tested.predict(validation, verbose=0), valY)
 
         # 5. Present the accuracy and the learning curves.
         result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))

@@ -98,16 +98,18 @@ def draw_mistakes(images, labels, probabilities, class_names, title, path):
 
 
 def draw_doubtful_labels(images, labels, probabilities, class_names, title, path):
-    """Draw the images whose label is least probable, for networks that were not trained on them.
+    """Draw the images whose label networks that were not trained on them doubt most.
 
-    Northcutt et al. 2021, "Confident Learning", https://arxiv.org/abs/1911.00068, where this
-    probability is called self-confidence.
+    By how much less probable it is than the likeliest other class: the normalized margin of
+    Northcutt et al. 2021, "Confident Learning", https://arxiv.org/abs/1911.00068.
 
     Args:
         images: uint8 (n, size, size, 3).
     """
-    of_label = probabilities[np.arange(len(labels)), labels]
-    worst = np.argsort(of_label, kind="stable")[:SHOWN]
+    is_label = np.eye(len(class_names), dtype=bool)[labels]
+    others = np.where(is_label, 0, probabilities)
+    margins = probabilities[is_label] - others.max(axis=1)
+    worst = np.argsort(margins, kind="stable")[:SHOWN]
     captions = [
         f"image {index}: {class_names[labels[index]]}?\n"
         f"{class_names[probabilities[index].argmax()]} {100 * probabilities[index].max():.0f} %"

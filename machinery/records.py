@@ -35,7 +35,7 @@ RESULT_FORM = {
 }
 SETTINGS_FORM = {"experiment": str, "epochs": int, "seed": int, "validation": str}
 # What the results of older versions lack, and of which type it is where it is.
-LATER_FORM = {"hardware": dict, "loss": str}
+LATER_FORM = {"hardware": dict, "loss": str, "fold_accuracy": float | int}
 
 # The folder, in that of --out, of what TensorBoard shows beside each other.
 TENSORBOARD = "tensorboard"

@@ -274,8 +274,17 @@ class Run:
         }
         return self.result
 
-    def save_predictions(self, probabilities):
-        """Save the probabilities (n, classes) of a fold's images, in their order."""
+    def save_predictions(self, probabilities, labels):
+        """Save the probabilities of a fold's images, in their order, and how often they are right.
+
+        The model may be another than that of the last epoch: with the best weights restored, or
+        an average over several views of an image.
+
+        Args:
+            probabilities, labels: floats (n, classes), the labels one-hot.
+        """
+        right = probabilities.argmax(axis=1) == labels.argmax(axis=1)
+        self.result["fold_accuracy"] = round(100 * right.mean(), 4)
         with replace_when_complete(self.files.predictions) as temporary:
             np.save(temporary, probabilities)
 
