@@ -17,10 +17,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
+
 from data.splits import Fold
 from experiments import ALL, origin_of
 from machinery.curves import draw_accuracy, draw_loss, draw_time
 from machinery.errors import UsageError, readable_errors
+from machinery.files import blame
 from machinery.intervals import half_width_95
 from machinery.options import (
     RUNS,
@@ -36,6 +39,7 @@ from machinery.records import (
     join_remarks,
     read_history,
     read_result,
+    require_columns,
     stopped_early,
     without_accuracy,
 )
@@ -142,11 +146,13 @@ def read_runs(folders):
             raise UsageError(f"there is no folder {folder}")
         places = "*.json", "seed_*/*.json", "fold_*/*.json", "seed_*/fold_*/*.json"
         for path in sorted(path for place in places for path in folder.glob(place)):
-            paths.setdefault(path.resolve(), path)
+            paths.setdefault(os.path.realpath(path), path)
     alike = {}
     for path in paths.values():
         try:
             run = path, read_result(path), read_history(path.with_suffix(".csv"))
+            with blame(path):
+                require_columns(run[1]["settings"], run[2])
         except UsageError as error:
             print(f"Left out: {error}", file=sys.stderr)
             continue

@@ -9,6 +9,8 @@ temperature that fits those images.
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
+
 from data.batches import Batches
 from data.download import find_dataset
 from data.splits import hold_out

@@ -9,7 +9,10 @@ Grad-CAM: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
 
 import math
 import os
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
 from data.image import DEER, load_image
 from harness import prep_pixels

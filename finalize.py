@@ -8,13 +8,16 @@ model without --all-images as a cautious estimate.
 """
 
 import os
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
 from experiments import FINAL, load_experiment
 from harness import run_experiment
 from machinery.errors import UsageError, readable_errors
-from machinery.files import remove_partial_files
-from machinery.final_model import keep_earlier_model, save_final_model
+from machinery.files import reading, remove_partial_files
+from machinery.final_model import EARLIER, MOST_BYTES, keep_earlier_model, save_final_model
 from machinery.lock import only_owner
 from machinery.options import (
     FINAL_MODEL,
@@ -45,6 +48,10 @@ def main():
     if model_path.suffix not in allowed:
         parser.error(f"argument --model: {model_path} must end in {' or '.join(allowed)}")
     writable_folder(parser, "--model", model_path.parent)
+    if model_path.exists():
+        writable_folder(parser, "--model", model_path.parent / EARLIER)
+        with reading(model_path, MOST_BYTES):  # so that it can be kept
+            pass
 
     experiment = load_experiment(options.experiment)
     experiment = experiment._replace(test_time_augmentation=None)  # test what is saved
@@ -63,7 +70,7 @@ def main():
         run_experiment(options.experiment, experiment, options, "final_model", save_model)
         if not model_path.exists():  # --resume, of a run that was finished
             raise UsageError(
-                f"the run is finished, but its model {model_path} is gone: start without --resume "
+                f"the run is finished, but there is no model {model_path}: start without --resume "
                 "to train it again"
             )
     if not options.all_images:

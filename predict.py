@@ -11,11 +11,14 @@ import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
+
 from data.dataset import MOST_CLASSES
 from data.image import DEER, load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, readable_errors
 from machinery.figures import picture_of, save_figure
+from machinery.files import blame
 from machinery.final_model import load_final_model, require_deer
 from machinery.options import add_model, parse_options, script_parser, whole_number, writable_folder
 
@@ -47,13 +50,18 @@ def main():
         if training["remark"]:
             print(f"Trained {training['remark']}: expect mistakes.")
 
-    unreadable = 0
-    for path in photos(options.images):
+    failed, pictures = 0, set()
+
+    def fail(error):
+        nonlocal failed
+        print(f"predict.py: error: {error}", file=sys.stderr)
+        failed += 1
+
+    for path in photos(options.images, fail):
         try:
             image = load_image(path, model.input_shape[1])
         except UsageError as error:
-            print(f"predict.py: error: {error}", file=sys.stderr)
-            unreadable += 1
+            fail(error)
             continue
         (probabilities,) = model.predict(*prep_pixels(image[None]), verbose=0)
         likeliest = probabilities.argsort()[::-1][: options.top]
@@ -69,18 +77,36 @@ def main():
             )
             print(f"{shown}: {likeliest[0]} {class_names[likeliest[0]]} ({guesses})")
         if options.save:
-            picture = picture_of(path, "predict", options.save)
-            draw(image, probabilities, class_names, shown, picture)
+            picture = picture_of(path, "predict", options.save, pictures)
+            pictures.add(picture)
+            try:
+                with blame(picture):
+                    draw(image, probabilities, class_names, shown, picture)
+            except UsageError as error:
+                fail(error)
+                continue
             print(f"Picture: {picture}", file=sys.stderr if options.json else sys.stdout)
-    return 2 if unreadable else 0
+    return 2 if failed else 0
 
 
-def photos(paths):
-    """Return the photos that are named, and those in the folders that are, without hidden files."""
+def photos(paths, fail):
+    """Return the photos that are named, and those in the folders that are, without hidden files.
+
+    Args:
+        paths: of files and folders.
+        fail: function that is told, with a `UsageError`, of each of them that can't be looked at.
+    """
     found = []
     for path in map(Path, paths):
-        inner = sorted(path.iterdir()) if path.is_dir() else [path]
-        found += [file for file in inner if file == path or not file.name.startswith(".")]
+        try:
+            with blame(path):
+                inner = sorted(path.iterdir()) if path.is_dir() else [path]
+            inside = [file for file in inner if file == path or not file.name.startswith(".")]
+            if not inside:
+                raise UsageError(f"there are no photos in {path}")
+            found += inside
+        except UsageError as error:
+            fail(error)
     return found
 
 

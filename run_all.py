@@ -17,6 +17,9 @@ import subprocess
 import sys
 import time
 from itertools import product
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
 import compare
 from data.download import find_dataset
@@ -132,7 +135,7 @@ class Cores:
             words: the script's path from the project's folder, and its options.
         """
         words = [sys.executable, str(ROOT / words[0]), *words[1:]]
-        with open(job.log, "a") as log:
+        with open(job.log, "a", errors="backslashreplace") as log:
             print(shlex.join(words), file=log, flush=True)
             all_cores = pin_to(self.numbers)  # the new process inherits it
             try:
@@ -179,7 +182,7 @@ def run_jobs(jobs, places):
                 return
             for job in left:
                 # Somebody else's process may have it: that of a run_all.py that was killed.
-                if free and job not in running and not owner_of(job.files.lock):
+                if free and job not in running and owner_of(job.files.lock) is None:
                     job.start(free.pop())
                     running.append(job)
                     last_report = -SECONDS_BETWEEN_REPORTS

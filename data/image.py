@@ -72,9 +72,11 @@ def to_rgb(image):
     """Convert a Pillow image of any mode to RGB, 8 bits per channel."""
     if image.mode.startswith(("I", "F")):
         # More than 8 bits of gray, which Pillow would clip. 16 bits, unless the values say other.
-        gray = np.asarray(image, dtype=np.float64)
+        gray = np.array(image, dtype=np.float32)  # changed in place: it may be large
         white = 65535 if gray.max() > 255 else 255 if gray.max() > 1 else 1
-        image = Image.fromarray((gray.clip(0, white) * 255 / white).round().astype(np.uint8))
+        np.clip(gray, 0, white, out=gray)
+        gray *= 255 / white
+        image = Image.fromarray(np.rint(gray, out=gray).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -90,11 +90,13 @@ def hold_out(images, labels, fold=None):
         `(images, labels), (held_out_images, held_out_labels)`.
 
     Raises:
-        UsageError: if there are fewer images than folds.
+        UsageError: if there are too few images for that.
     """
     if fold:
         held_out = deal_into_folds(labels.argmax(axis=1), fold.count) == fold.number
     else:
         held_out = np.zeros(len(labels), dtype=bool)
         held_out[balanced_indices(labels.argmax(axis=1), max(10, len(labels) // 10))] = True
+    if held_out.all():
+        raise UsageError(f"{len(labels)} training images are too few to hold some of them out")
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])

@@ -129,7 +129,7 @@ SETTINGS_OF_KERAS = str(Path(__file__).with_name("keras_home"))
 if os.environ.get("KERAS_HOME") != SETTINGS_OF_KERAS:
     os.environ["USERS_KERAS_HOME"] = os.environ.get("KERAS_HOME") or default_keras_home()
     os.environ["KERAS_HOME"] = SETTINGS_OF_KERAS
-KERAS_HOME = Path(os.environ["USERS_KERAS_HOME"]).expanduser()
+KERAS_HOME = Path(os.path.expanduser(os.environ["USERS_KERAS_HOME"]))
 os.environ["KERAS_BACKEND"] = "tensorflow"
 for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
     os.environ.pop(name, None)

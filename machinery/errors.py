@@ -24,7 +24,11 @@ def readable_errors():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     script = Path(sys.argv[0]).name
     try:
-        yield
+        try:
+            yield
+        except SystemExit:  # argparse's, or the script's own
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except UsageError as error:
         leave(2, f"{script}: error: {error}")
@@ -37,21 +41,39 @@ def readable_errors():
         leave(130)
     except Exception as error:
         if type(error).__name__ in ("MemoryError", "ResourceExhaustedError"):  # TensorFlow's
-            leave(2, f"{script}: error: too little memory: try a smaller --batch-size, or --limit")
+            leave(
+                2,
+                f"{script}: error: too little memory: close other programs, or take fewer or "
+                "smaller images, or a smaller --batch-size",
+            )
+        told = f"{script}: unforeseen error: {type(error).__name__}: {first_line(error)}\n"
+        leave(1, f"{told}{where_the_details_are()}")
+
+
+def where_the_details_are():
+    """Write the traceback of the error that is being handled to a file, and say to which one.
+
+    Where there is no room for a file, return the traceback itself.
+    """
+    details = traceback.format_exc()
+    try:
         with tempfile.NamedTemporaryFile(
-            "w", prefix=f"{script}-", suffix=".txt", delete=False
-        ) as file:
-            traceback.print_exc(file=file)
-        leave(
-            1,
-            f"{script}: unforeseen error: {type(error).__name__}: {first_line(error)}\n"
-            f"The details are in {file.name}: please report them",
-        )
+            "w", prefix=f"{Path(sys.argv[0]).name}-", suffix=".txt", delete=False,
+            errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.write(details)
+    except OSError:
+        return f"Please report the details:\n{details}"
+    return f"The details are in {file.name}: please report them"
 
 
 def first_line(error):
-    """Return the first line of an error's message, at most 200 characters of it."""
-    return str(error).partition("\n")[0][:200]
+    """Return the first line of an error's message, at most 200 characters of it.
+
+    Without control characters: a file may have chosen them to confuse the terminal.
+    """
+    line = str(error).partition("\n")[0][:200]
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
 def leave(code, message=None):

@@ -33,6 +33,8 @@ def save_figure(figure, path):
     """
     texts = figure.findobj(Text)
     for text in texts:
+        # Of a file's name that is no UTF-8, Python keeps what no font can draw.
+        text.set_text(text.get_text().encode(errors="replace").decode())
         if text.get_wrap():
             characters = figure.get_figwidth() * POINTS_PER_INCH / (text.get_fontsize() * WIDTH)
             lines = [textwrap.fill(line, int(characters)) for line in text.get_text().split("\n")]
@@ -48,9 +50,19 @@ def save_figure(figure, path):
     plt.close(figure)
 
 
-def picture_of(photo, purpose, folder):
-    """Return the PNG for a picture of a photo: photos that differ in the suffix have their own."""
-    return Path(folder) / f"{purpose}_{Path(photo).name.replace('.', '_')}.png"
+def picture_of(photo, purpose, folder, taken=()):
+    """Return the PNG for a picture of a photo: photos that differ in the suffix have their own.
+
+    Args:
+        photo: its path. purpose: what the picture's name begins with. folder: where it will be.
+        taken: paths that belong to other photos, of the same name in other folders for example.
+    """
+    stem = f"{purpose}_{Path(photo).name.replace('.', '_')}"
+    path, number = Path(folder) / f"{stem}.png", 1
+    while path in taken:
+        number += 1
+        path = Path(folder) / f"{stem}_{number}.png"
+    return path
 
 
 def fonts_for(text):

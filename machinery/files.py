@@ -2,8 +2,8 @@
 
 import contextlib
 import errno
-import glob
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -160,8 +160,10 @@ def remove_partial_files(path):
     Only its owner may do that, see `machinery.lock`: a living process may be writing.
     """
     path = Path(path)
-    for partial in path.parent.glob(f".{glob.escape(path.stem)}.[0-9]*{path.suffix}"):
-        partial.unlink(missing_ok=True)
+    partial = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    for other in path.parent.iterdir():
+        if partial.fullmatch(other.name):
+            other.unlink(missing_ok=True)
 
 
 def archive(paths, when, folder):

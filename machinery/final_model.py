@@ -19,13 +19,15 @@ from machinery.files import (
     replace_when_complete,
 )
 from machinery.loading import load_model
-from machinery.options import SHIPPED, command
+from machinery.options import MOST_IMAGE_SIZE, SHIPPED, command
 from machinery.records import require_result
 
 import h5py
 import keras
+import numpy as np
 
 MOST_BYTES = 2_000_000_000
+EARLIER = "earlier"  # the folder, beside a model, of those that were there before
 RESULT = "result.json"  # in a `.keras` file
 
 
@@ -60,7 +62,7 @@ def keep_earlier_model(path):
     A copy, so that there is a model at `path` all the time.
     """
     when = datetime.fromtimestamp(path.stat().st_mtime).isoformat(timespec="seconds")
-    target = dated(path, when, path.parent / "earlier")
+    target = dated(path, when, path.parent / EARLIER)
     with replace_when_complete(target) as temporary:
         shutil.copyfile(path, temporary)
     return target
@@ -99,6 +101,8 @@ def read_training(path):
         result = json.loads(read_result_of(path, file))
         require_result(result)
         class_names = result["dataset"].setdefault("class_names", list(CLASS_NAMES))
+        if not isinstance(class_names, list) or len(class_names) < 2:
+            raise ValueError("it has no list of two classes or more")
         if not all(isinstance(name, str) for name in class_names):
             raise ValueError("the names of its classes are no texts")
     return result
@@ -119,10 +123,14 @@ def load_final_model(path):
     with blame(path):
         model = load_model(path, compile=False)
         size, classes = model.input_shape[1], len(result["dataset"]["class_names"])
+        if not isinstance(size, int) or size > MOST_IMAGE_SIZE:
+            raise ValueError(f"its images are not of up to {MOST_IMAGE_SIZE} pixels, but {size}")
         if (model.input_shape, model.output_shape) != ((None, size, size, 3), (None, classes)):
             raise ValueError(
                 f"it maps {model.input_shape} to {model.output_shape}, for {classes} classes"
             )
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            raise ValueError("some of its weights are no numbers")
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
     shipped = ", shipped with this project" if SHIPPED in path.absolute().parents else ""
     print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs{shipped}")

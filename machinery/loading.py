@@ -4,8 +4,15 @@ import contextlib
 import math
 import os
 
+from machinery.files import MOST_JSON_BYTES, open_zip
+
+import h5py
 import keras
 import tensorflow as tf
+
+MOST_BYTES = 2_000_000_000  # of a member of a `.keras` file
+MOST_COMPRESSION = 10  # of the arrays in HDF5; weights are nearly random
+WEIGHTS = "model.weights.h5"  # which is one
 
 MOST_VALUES = 500_000_000  # 2 GB; VGG-16 computes a sixth of it for the largest images we take
 
@@ -20,12 +27,40 @@ def load_model(path, **options):
     Raises:
         ValueError: if it asks for more. Keras raises nearly anything if it is damaged.
     """
+    require_size(path)
     with at_most(os.path.getsize(path), MOST_VALUES):
         model = keras.saving.load_model(path, **options)
         # A model within a model may learn only now how large its images are.
         one_image = tf.TensorSpec((1, *model.input_shape[1:]))
         tf.function(model, autograph=False).get_concrete_function(one_image)
     return model
+
+
+def require_size(path):
+    """Raise ValueError if a model's file unpacks to too much, or claims more than is in it."""
+    if h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            require_arrays(file, MOST_COMPRESSION * os.path.getsize(path))
+        return
+    with open(path, "rb") as file, open_zip(file) as archive:
+        for member in archive.infolist():
+            most = MOST_JSON_BYTES if member.filename.endswith(".json") else MOST_BYTES
+            if member.file_size > most:
+                raise ValueError(f"{member.filename} is longer than {most:,} bytes")
+        if WEIGHTS in archive.namelist():
+            with archive.open(WEIGHTS) as weights, h5py.File(weights) as file:
+                require_arrays(file, MOST_COMPRESSION * archive.getinfo(WEIGHTS).file_size)
+
+
+def require_arrays(file, most_bytes):
+    """Raise ValueError if the arrays of an open HDF5 file are larger, all together.
+
+    A chunk that is not there is read as zeros: a small file can claim any size.
+    """
+    sizes = []
+    file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    if sum(sizes) > most_bytes:
+        raise ValueError("it claims larger arrays than are in it")
 
 
 @contextlib.contextmanager

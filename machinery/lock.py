@@ -50,12 +50,14 @@ def only_owner(path, what, wait=False):
 
 
 def owner_of(path):
-    """Return the number of the process that holds a lock, None if none does."""
-    try:
-        with open(path) as file:
+    """Return the number of the process that holds a lock, None if none does.
+
+    0 if it has not said its number yet.
+    """
+    with contextlib.suppress(FileNotFoundError), open(path) as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return int(Path(path).read_text() or 0)
+        except BlockingIOError:
+            told = file.read().strip()
+            return int(told) if told.isdecimal() else 0
     return None

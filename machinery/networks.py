@@ -1,5 +1,6 @@
 """Final models that many users ask at once."""
 
+import os
 import tempfile
 import threading
 from pathlib import Path
@@ -50,7 +51,8 @@ def find_models(folders, first):
     first = Path(first)
     found = {name_of(first, read_training(first)): first}
     for path in (path for folder in folders for path in sorted(Path(folder).glob("[!.]*"))):
-        if path.suffix in SUFFIXES and path.resolve() not in map(Path.resolve, found.values()):
+        known = set(map(os.path.realpath, found.values()))
+        if path.suffix in SUFFIXES and os.path.realpath(path) not in known:
             try:
                 found.setdefault(name_of(path, read_training(path)), path)
             except UsageError:

@@ -23,6 +23,7 @@ SAMPLE_EPOCHS = 20
 SAMPLE_BATCH_DIVISOR = 4
 
 MOST_IMAGE_SIZE = 512
+MOST_EPOCHS = 1_000_000
 
 
 def script_parser(usage="%(prog)s [options]"):
@@ -45,7 +46,7 @@ def option_parser(epochs):
     add_data(parser)
     add_image_size(parser)
     add = parser.add_argument
-    add("--epochs", type=whole_number(1), metavar="N",
+    add("--epochs", type=whole_number(1, MOST_EPOCHS), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
     add("--batch-size", type=whole_number(1), metavar="N",
         help="images per step (64; batch_256.py: 256, speedrun.py: 512, transfer_shipped.py: 16; "
@@ -241,7 +242,9 @@ def command(script, options=None):
         words += ["--data", options.data] if getattr(options, "data", None) else []
     if script.startswith("experiments/") and getattr(options, "image_size", None):
         words += ["--image-size", str(options.image_size)]
-    return shlex.join(words)
+    # A path that begins like an option would be taken for one.
+    paths = {out, model, getattr(options, "data", None)}
+    return shlex.join(f"./{each}" if each in paths and each[0] == "-" else each for each in words)
 
 
 def tensorboard_command(out):

@@ -34,8 +34,23 @@ RESULT_FORM = {
     "finished": str | None,
 }
 SETTINGS_FORM = {"experiment": str, "epochs": int, "seed": int, "validation": str}
-# What the results of older versions lack, and of which type it is where it is.
-LATER_FORM = {"hardware": dict, "loss": str, "fold_accuracy": float | int}
+DATASET_FORM = {"source": str, "sha256": dict}
+# What the results of older versions or unfinished runs lack, and of which type it is where it is.
+LATER_FORM = {
+    "hardware": dict,
+    "loss": str,
+    "fold_accuracy": float | int,
+    "training_petaflop": float | int | None,
+    "epochs_trained": int,
+}
+LATER_SETTINGS_FORM = {
+    "mixed_precision": bool,
+    "sample": bool,
+    "limit": int | None,
+    "batch_size": int,
+    "fold": str,
+}
+HARDWARE_FORM = {"processor": str, "cores": int, "gpus": list}
 
 # The folder, in that of --out, of what TensorBoard shows beside each other.
 TENSORBOARD = "tensorboard"
@@ -137,7 +152,7 @@ def needed_changes(before, now):
         if earlier == value:
             continue
         if name == "experiment":
-            changes.append(f"run {earlier}, not {value}")
+            changes.append(f"take the experiment {earlier}, not {value}")
         elif name == "mixed_precision":
             changes.append(f"add {option if earlier else '--no-mixed-precision'}")
         elif earlier in (None, False):
@@ -245,19 +260,33 @@ def read_result(path):
 def require_result(result):
     """Raise ValueError unless it is the result of a run, with what the other scripts need."""
     require(result, RESULT_FORM)
-    require(result, {name: LATER_FORM[name] for name in LATER_FORM.keys() & result.keys()})
+    require_if_there(result, LATER_FORM)
     require(result["settings"], SETTINGS_FORM)
+    require_if_there(result["settings"], LATER_SETTINGS_FORM)
+    require_if_there(result["dataset"], DATASET_FORM)
+    require_if_there(result.get("hardware", {}), HARDWARE_FORM)
     if "fold" in result["settings"]:
         Fold.parse(result["settings"]["fold"])
 
 
+def require_if_there(record, form):
+    """Raise ValueError unless what a record has of the form is of the type that it says."""
+    require(record, {name: form[name] for name in form.keys() & record.keys()})
+
+
 def require(record, form):
-    """Raise ValueError unless a record has what the form says, of the type that it says."""
+    """Raise ValueError unless a record has what the form says, of the type that it says.
+
+    A number has to be finite, and a text has to be one that can be printed.
+    """
     for name, kind in form.items():
         if not isinstance(record, dict) or name not in record:
             raise ValueError(f"not the result of a run: it has no {name}")
-        if not isinstance(record[name], kind):
+        value = record[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"not the result of a run: {name} is no {kind}")
+        if isinstance(value, int | float) and not abs(value) < 1e15:
+            raise ValueError(f"not the result of a run: {name} is no number that can be")
 
 
 def write_result(path, result):
@@ -283,12 +312,21 @@ def read_history(path, epochs=None):
             for row in list(rows)[:epochs]:
                 for column, value in row.items():
                     number = int(value) if column == "epoch" else float(value)
+                    if not abs(number) < 1e15:
+                        raise ValueError(f"{column} is {value}")
                     history.setdefault(column, []).append(number)
             if history["epoch"] != list(range(1, len(history["epoch"]) + 1)):
                 raise ValueError("its epochs are not 1, 2, 3 and so on")
     if epochs and len(history["epoch"]) < epochs:
         raise UsageError(f"{path} lacks some of the {epochs} epochs that are done: can't resume")
     return history
+
+
+def require_columns(settings, history):
+    """Raise ValueError unless a history has the evaluations that its run's settings ask for."""
+    split = evaluated_on(settings)
+    if history["epoch"] and split and f"{split}_accuracy" not in history:
+        raise ValueError(f"its history has no {split}_accuracy")
 
 
 def write_history(path, history):

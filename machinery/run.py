@@ -3,6 +3,7 @@
 import contextlib
 import math
 import platform
+import re
 import sys
 from datetime import datetime
 
@@ -38,6 +39,7 @@ import tensorflow as tf
 
 # What a checkpoint says of its run.
 RECORD_FORM = {"epochs_trained": int, "stopped": bool, "started": str, "recipe": dict}
+LAYER = re.compile(r"\w+ \d+\..*")  # in a recipe
 
 
 @contextlib.contextmanager
@@ -62,7 +64,7 @@ def begin_run(name, experiment_name, experiment, options):
         if options.resume and earlier["finished"]:
             print(f"{run.files.result} is finished already, there is nothing to resume")
             run.finished, run.result = True, earlier
-            run.history = read_history(run.files.history)
+            run.history = read_history(run.files.history, earlier.get("epochs_trained"))
             if options.tensorboard:
                 log_history(run.files.logs, run.history, run.evaluated_on)
             print(accuracy_line(earlier["test_accuracy"], run.remarks()))
@@ -143,10 +145,10 @@ class Run:
             "finished": None,
         }
         if self.options.resume:
-            if earlier["dataset"]["sha256"] != self.dataset.sha256:
+            if earlier["dataset"].get("sha256") != self.dataset.sha256:
+                source = earlier["dataset"].get("source", "an unknown source")
                 raise UsageError(
-                    f"{self.files.result} was started with other images, "
-                    f"from {earlier['dataset']['source']}"
+                    f"{self.files.result} was started with other images, from {source}"
                 )
             self.result["started"] = earlier["started"]
         else:
@@ -203,6 +205,11 @@ class Run:
             try:
                 model, record, states = load_checkpoint(path)
                 require(record, RECORD_FORM)
+                if not isinstance(states, list) or not 0 < record["epochs_trained"] <= self.epochs:
+                    raise ValueError(f"{path}: damaged or foreign (its epochs, or its callbacks)")
+                layers = {k: v for k, v in record["recipe"].items() if LAYER.fullmatch(k)}
+                if not model.compiled or not contains(recipe_of(self.experiment, model), layers):
+                    raise ValueError(f"{path}: damaged or foreign (other layers than it says)")
                 history = read_history(self.files.history, record["epochs_trained"])
                 return model, record, states, history
             except (UsageError, ValueError) as error:
@@ -233,12 +240,13 @@ class Run:
         Raises:
             UsageError: if a loss is no number any more.
         """
+        saved = f". The epochs before are saved in {self.files.history}"
+        before = saved if self.epochs_trained else ""
         for column, value in row.items():
             if not math.isfinite(value):
                 raise UsageError(
                     f"the column {column} became {value} in epoch {row['epoch']}. A learning rate "
-                    "that is too high does that: try a tenth of it. The epochs before are saved in "
-                    f"{self.files.history}"
+                    f"that is too high does that: try a tenth of it{before}"
                 )
         for column, value in row.items():
             self.history.setdefault(column, []).append(round(value, 6))
@@ -323,9 +331,15 @@ class Run:
             print(f"TensorBoard:     {tensorboard_command(self.options.out)}")
 
 
+def contains(recipe, part):
+    """Return whether all that a part says is said by a recipe, too."""
+    return all(recipe.get(name) == value for name, value in part.items())
+
+
 def name_of_loss(model):
     """Return what a model's loss is made of, for the axes of pictures."""
-    name = "cross-entropy" if "cross" in str(getattr(model.loss, "name", model.loss)) else "loss"
+    name = str(getattr(model.loss, "name", model.loss))
+    name = "cross-entropy" if "cross" in name and "focal" not in name else "loss"
     if getattr(model.loss, "label_smoothing", 0):
         name += " to smoothed labels"
     return f"{name} + penalty for weights" if model.losses else name

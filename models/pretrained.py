@@ -2,7 +2,8 @@
 
 from machinery.environment import KERAS_HOME
 from machinery.errors import UsageError, first_line
-from machinery.loading import load_model
+from machinery.files import reading
+from machinery.loading import MOST_BYTES, load_model
 from machinery.options import SHIPPED
 
 import keras
@@ -52,6 +53,9 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
                 cache_dir=KERAS_HOME,
                 cache_subdir="models",
             )
+        if weights:
+            with reading(weights, MOST_BYTES):  # not a pipe, for example, at which Keras would wait
+                pass
         vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
     except Exception as error:  # Keras raises nothing narrower when the download fails
         raise UsageError(

@@ -55,7 +55,9 @@ def cells(folder, *arguments, columns=10):
 def test_markdown_has_what_it_takes_to_repeat_a_row(tmp_path, cores, told):
     hardware = {"processor": "a processor", "cores": cores, "gpus": []}
     settings = {"epochs": 3, "mixed_precision": True, "validation": "holdout", "limit": 50}
-    write_run(tmp_path / "runs", settings=settings, hardware=hardware, remark="on 50 images")
+    history = {name.replace("test", "validation"): HISTORY[name] for name in HISTORY}
+    fields = {"hardware": hardware, "remark": "on 50 images"}
+    write_run(tmp_path / "runs", history=history, settings=settings, **fields)
     assert cells(tmp_path) == {
         "`run`": [
             "Dropout and augmentation together: the dropout of dropout, the images of augmentation",
@@ -229,6 +231,19 @@ def test_folds_that_are_missing_and_other_seeds_are_told_apart(tmp_path):
     output = call("compare.py", cwd=tmp_path).output
     assert output.count("run (2 of 3 folds)") == output.count("run (3 folds)") == 1
     assert "\nrun   " in output
+
+
+def test_what_is_no_run_is_left_out_and_the_others_are_shown(tmp_path):
+    write_run(tmp_path / "runs")
+    write_run(tmp_path / "runs", "held", settings={"validation": "holdout"})  # but no such columns
+    write_run(tmp_path / "runs", "endless", {**HISTORY, "seconds": [1, 1, float("inf")]})
+    (tmp_path / "runs" / "loop.json").symlink_to("loop.json")
+    (tmp_path / "runs" / "gone.json").symlink_to("nowhere.json")
+    ended = call("compare.py", cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert list(rows(ended.output)) == ["run"]
+    for name in ("held.json", "endless.csv", "loop.json"):
+        assert f"Left out: runs/{name}: " in ended.errors
 
 
 def test_result_with_a_fold_that_is_none_is_left_out(tmp_path):

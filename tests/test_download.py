@@ -186,6 +186,18 @@ class Trickling(Fine):
             time.sleep(0.02)
 
 
+class SlowAtLast(Trickling):
+    """Sends nearly all at once, and then needs minutes."""
+
+    def send(self, file):
+        file.write(self.archive[:-20_000])
+        file.flush()
+        for _ in range(1000):
+            file.write(b"x")
+            file.flush()
+            time.sleep(0.02)
+
+
 class SlowAtFirst(Trickling):
     """Is in a hurry when it is asked again."""
 
@@ -322,8 +334,9 @@ def impatient(monkeypatch):
     monkeypatch.setattr(download, "MOST_SECONDS", 5)
 
 
-def test_trickling_server_is_left_for_another(archive, official, monkeypatch, capsys, impatient):
-    slow = Trickling(archive)
+@pytest.mark.parametrize("kind", [Trickling, SlowAtLast])
+def test_slow_server_is_left_for_another(archive, official, monkeypatch, capsys, impatient, kind):
+    slow = kind(archive)
     with serving(slow) as first, serving(Fine(archive)) as second:
         monkeypatch.setattr(download, "SOURCES", (first, second))
         found = find_dataset()
@@ -357,6 +370,42 @@ def test_silent_server_is_given_up_on(nowhere, monkeypatch):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar.tar.gz"
         monkeypatch.setattr(download, "SOURCES", (Source("silent", url, 1000),) * 2)
         with pytest.raises(UsageError, match="timed out"):
+            find_dataset()
+
+
+def test_server_that_trickles_before_it_answers_is_given_up_on(nowhere, monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_WITHOUT_DATA", 0.5)
+
+    def trickle(server):
+        with contextlib.suppress(OSError):
+            connection, _ = server.accept()
+            for _ in range(100):
+                connection.send(b"H")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=trickle, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar.tar.gz"
+        monkeypatch.setattr(download, "SOURCES", (Source("trickling", url, 1000),))
+        with pytest.raises(UsageError, match="timed out before it answered"):
+            find_dataset()
+
+
+@pytest.mark.parametrize("url", ["http://[bad/x", "http://a..b/x", "nonsense"])
+def test_address_that_is_none_is_told(nowhere, monkeypatch, url):
+    monkeypatch.setattr(download, "SOURCES", (Source("odd", url, 1000),))
+    with pytest.raises(UsageError, match="CIFAR-10 was not found"):
+        find_dataset()
+
+
+def test_full_disk_is_not_blamed_on_the_source(nowhere, archive, monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download.tempfile, "TemporaryFile", full)
+    with serving(Fine(archive)) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        with pytest.raises(UsageError, match="no room for CIFAR-10 in"):
             find_dataset()
 
 

@@ -82,7 +82,10 @@ def test_missing_keras_is_explained(tmp_path):
     assert "compare.py: error: Keras is not installed here" in ended.stderr
 
 
-@pytest.mark.parametrize(("given", "home"), [("~/mine", "~/mine"), (None, "~/.keras")])
+@pytest.mark.parametrize(
+    ("given", "home"),
+    [("~/mine", "~/mine"), (None, "~/.keras"), ("~no_such_user/x", "~no_such_user/x")],
+)
 def test_where_the_user_keeps_data_stays_known_to_child_processes(given, home):
     ask = "from machinery.environment import KERAS_HOME; print(KERAS_HOME)"
     code = f"{ask}\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}])"

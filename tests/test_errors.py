@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 
 from conftest import ROOT
@@ -21,6 +23,12 @@ def script(monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+TOO_LITTLE = (
+    "too little memory: close other programs, or take fewer or smaller images, or a smaller "
+    "--batch-size"
+)
+
+
 def leaving(error):
     with pytest.raises(SystemExit) as leaving, readable_errors():
         raise error
@@ -34,11 +42,9 @@ def leaving(error):
         (OSError("no such thing"), "no such thing"),
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device"),
         (OSError(300 * "x" + "\nmore"), 200 * "x"),
-        (MemoryError(), "too little memory: try a smaller --batch-size, or --limit"),
-        (
-            tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
-            "too little memory: try a smaller --batch-size, or --limit",
-        ),
+        (MemoryError(), TOO_LITTLE),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), TOO_LITTLE),
+        (OSError("\x1b[2J\rgone"), r"\x1b[2J\rgone"),
     ],
 )
 def test_errors_of_the_users_are_one_line_and_exit_code_2(capsys, error, told):
@@ -59,6 +65,38 @@ def test_unforeseen_errors_are_told_in_short_and_kept_in_full(capsys):
     path = Path(told.partition("details are in ")[2].partition(":")[0])
     assert "ZeroDivisionError: division\nby zero" in path.read_text()
     path.unlink()
+
+
+@pytest.mark.parametrize("name", ["\udcff", "Ü"])
+def test_unforeseen_errors_are_kept_whatever_characters_are_in_them(capsys, monkeypatch, name):
+    in_ascii = partial(tempfile.NamedTemporaryFile, encoding="ascii")
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", in_ascii)
+    assert leaving(ZeroDivisionError(name)) == 1
+    path = Path(capsys.readouterr().err.partition("details are in ")[2].partition(":")[0])
+    assert ascii(name)[1:-1] in path.read_text()
+    path.unlink()
+
+
+def test_unforeseen_errors_that_can_not_be_kept_are_told_in_full(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert leaving(ZeroDivisionError("division")) == 1
+    assert "Please report the details:\nTraceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["", "; sys.exit(0)"])
+@pytest.mark.parametrize(("to", "code"), [(">/dev/full", 2), ("| true", 141)])
+def test_output_that_nobody_takes_is_told_at_the_end(ending, to, code):
+    """A short one, which is still in the buffer when the script ends."""
+    script = f"""
+import sys, time
+from machinery.errors import readable_errors
+with readable_errors():
+    print("x"); time.sleep(0.3){ending}
+"""
+    shell = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {to}', sys.executable, script]
+    ended = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == code, ended
+    assert "Exception ignored" not in ended.stderr
 
 
 PRINT = """

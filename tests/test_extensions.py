@@ -1,4 +1,5 @@
 import copy
+import os
 import sys
 from pathlib import Path
 
@@ -493,5 +494,6 @@ def test_weights_of_something_else_are_told_in_one_line(tmp_path):
     arguments = ("extensions/transfer_vgg16.py", *TINY, "--epochs", 1, "--weights")
     (tmp_path / "text.h5").write_text("text")
     tiny_network().save_weights(tmp_path / "other.weights.h5")
-    for file in ("text.h5", "other.weights.h5"):
+    os.mkfifo(tmp_path / "pipe.h5")
+    for file in ("text.h5", "other.weights.h5", "pipe.h5"):
         assert_refused(call(*arguments, file, cwd=tmp_path), file, "--weights")

@@ -53,6 +53,10 @@ def drawn(path, text):
         return np.asarray(picture)
 
 
+def test_name_that_is_no_utf_8_is_drawn_with_a_question_mark(tmp_path):
+    assert (drawn(tmp_path / "odd.png", "\udcff") == drawn(tmp_path / "mark.png", "?")).all()
+
+
 def test_character_that_another_font_has_is_drawn_in_that(tmp_path):
     """STIX comes with Matplotlib, too."""
     box = drawn(tmp_path / "box.png", OF_NONE)

@@ -228,6 +228,13 @@ def test_what_killed_processes_were_just_writing_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
+def test_files_of_the_users_own_are_not_taken_for_left_overs(tmp_path):
+    mine = tmp_path / ".run.2026-01-01 notes.csv"
+    mine.write_text("mine")
+    remove_partial_files(tmp_path / "run.csv")
+    assert mine.exists()
+
+
 def test_characters_that_stand_for_others_in_a_name_stand_for_themselves(tmp_path):
     for name in (".run1.12.csv", ".run[1].12.csv"):
         (tmp_path / name).write_text("")

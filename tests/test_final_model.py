@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 from conftest import a_result, tiny_network
 from data.dataset import CLASS_NAMES
@@ -112,6 +113,61 @@ def test_foreign_damaged_and_hostile_models_are_refused(tmp_path, name):
     with pytest.raises(UsageError, match=rf"{name}\.h5: damaged or foreign \(") as refusal:
         load_final_model(path)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_arrays_that_are_not_in_the_file_are_not_read(tmp_path, suffix):
+    """Of 3.6 GB, less than what Keras itself refuses, in some 20 KB."""
+    path, weights = tmp_path / f"model.{suffix}", tmp_path / "model.weights.h5"
+    save_final_model(tiny_network(), RESULT, path)
+    if suffix == "keras":
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        weights.write_bytes(members[weights.name])
+    with h5py.File(path if suffix == "h5" else weights, "a") as file:
+        file.create_dataset("more", (30_000, 30_000), "f4", chunks=(1000, 1000))
+    if suffix == "keras":
+        members[weights.name] = weights.read_bytes()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    with pytest.raises(UsageError, match="claims larger arrays than are in it"):
+        load_final_model(path)
+
+
+def test_settings_that_unpack_to_gigabytes_are_not_read(tmp_path):
+    path = tmp_path / "model.keras"
+    save_final_model(tiny_network(), RESULT, path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.json", 11_000_000 * " ")
+    with pytest.raises(UsageError, match=r"more\.json is longer than 10,000,000 bytes"):
+        load_final_model(path)
+
+
+@pytest.mark.parametrize("size", [None, 16_000])
+def test_model_for_images_of_no_or_a_huge_size_is_refused(tmp_path, size):
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+    save_final_model(model, RESULT, tmp_path / "model.h5")
+    with pytest.raises(UsageError, match="its images are not of up to 512 pixels"):
+        load_final_model(tmp_path / "model.h5")
+
+
+def test_model_whose_weights_are_no_numbers_is_refused(tmp_path):
+    model = tiny_network()
+    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+    save_final_model(model, RESULT, tmp_path / "model.h5")
+    with pytest.raises(UsageError, match="weights are no numbers"):
+        load_final_model(tmp_path / "model.h5")
+
+
+@pytest.mark.parametrize("names", [{"cat": 1, "dog": 2}, ["cat"], "cat"])
+def test_names_that_are_no_list_of_classes_are_refused(tmp_path, names):
+    result = RESULT | {"dataset": {"class_names": names}}
+    save_final_model(tiny_network(), result, tmp_path / "model.h5")
+    with pytest.raises(UsageError, match="no list of two classes or more"):
+        load_final_model(tmp_path / "model.h5")
 
 
 def test_layers_that_are_too_large_for_the_file_are_not_made(tmp_path):

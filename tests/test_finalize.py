@@ -98,7 +98,7 @@ def test_model_of_a_finished_run_that_is_gone_is_missed(tmp_path):
     assert call("finalize.py", *arguments, "--resume", cwd=tmp_path).code == 0
     (tmp_path / "final_model.h5").unlink()
     ended = call("finalize.py", *arguments, "--resume", cwd=tmp_path)
-    assert_refused(ended, "model final_model.h5 is gone", "without --resume")
+    assert_refused(ended, "no model final_model.h5", "without --resume")
 
 
 def test_model_file_has_one_owner(tmp_path):
@@ -186,6 +186,21 @@ def test_run_on_all_images_is_resumed_as_one(tmp_path):
     ended = call("finalize.py", *ALL_IMAGES, "--resume", cwd=tmp_path)
     assert "Resuming after epoch 1 of 2" in ended.output, ended.errors
     assert (tmp_path / "final_model.h5").exists()
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "file in place of the folder for it"])
+def test_model_that_could_not_be_kept_is_refused_before_the_training(tmp_path, what):
+    model = tmp_path / "final_model.h5"
+    if what == "folder":
+        model.mkdir()
+    elif what == "pipe":
+        os.mkfifo(model)
+    else:
+        model.write_text("a model")
+        (tmp_path / "earlier").write_text("in the way")
+    ended = call("finalize.py", *ONE, cwd=tmp_path)
+    assert ended.code == 2 and not list(tmp_path.glob("runs/*"))
+    assert what == "folder" or "earlier" in ended.errors or "regular file" in ended.errors
 
 
 @pytest.mark.parametrize(

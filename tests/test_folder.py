@@ -154,6 +154,27 @@ def test_pipe_among_the_pictures_is_not_waited_for(tmp_path, capsys):
     assert "pipe.png is not a regular file" in capsys.readouterr().out
 
 
+def test_link_that_leads_to_itself_is_no_picture(tmp_path, capsys):
+    write(tmp_path / "mine", files((10, 10)))
+    (tmp_path / "mine" / "green" / "loop.png").symlink_to("loop.png")
+    find_dataset(tmp_path / "mine")
+    assert "Left out, as no pictures: 1 files" in capsys.readouterr().out
+
+
+def test_folder_that_can_not_be_read_is_told(tmp_path, monkeypatch):
+    write(tmp_path / "mine", files((10, 10)))
+    scan = os.scandir
+
+    def closed(place):  # to whoever is not root
+        if str(place).endswith("green"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError, match="green"):
+        find_dataset(tmp_path / "mine")
+
+
 @pytest.mark.parametrize("target", ["file", "folder"])
 def test_symbolic_link_that_leaves_the_folder_is_refused(tmp_path, target):
     write(tmp_path / "mine", files((5, 5)))

@@ -53,6 +53,13 @@ def test_lock_of_a_killed_process_is_free(tmp_path):
         assert owner_of(path) == os.getpid()
 
 
+@pytest.mark.parametrize("number", ["", "garbage"])
+def test_owner_that_has_not_said_its_number_is_one(tmp_path, number):
+    with only_owner(tmp_path / "run.lock", "the run"):
+        (tmp_path / "run.lock").write_text(number)
+        assert owner_of(tmp_path / "run.lock") == 0
+
+
 def test_of_many_that_start_at_once_one_is_the_owner(tmp_path):
     processes = [holder(tmp_path / "run.lock", 2) for _ in range(6)]
     said = sorted(process.communicate()[0] for process in processes)

@@ -24,9 +24,10 @@ def parsed(monkeypatch, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--epochs", "0"], "--epochs: '0' is not a whole number of at least 1"),
+        (["--epochs", "0"], "--epochs: '0' is not a whole number from 1 to 1000000"),
         (["--epochs", "ten"], "--epochs: 'ten' is not a whole number"),
         (["--batch-size", "-64"], "--batch-size"),
+        (["--epochs", str(10**20)], "--epochs"),
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**32)], "--seed"),
         (["--limit", "19"], "--limit"),
@@ -113,6 +114,14 @@ def test_command_carries_what_the_next_script_needs(monkeypatch, script, given, 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(options, "model_to_use", lambda: "final_model.h5")
     assert command(script, Namespace(**given)) == shlex.join(["python", script, *carried])
+
+
+def test_path_that_begins_like_an_option_is_not_taken_for_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = Namespace(out="-runs", model="-m.h5", data="-d", sample=False)
+    pasted = shlex.split(command("evaluate.py", given))
+    assert pasted[2:] == ["--model", "./-m.h5", "--data", "./-d"]
+    assert shlex.split(command("compare.py", given))[2:] == ["./-runs"]
 
 
 @pytest.mark.parametrize("strange", ["my runs", "it's", "$HOME", "a;b", 'say "hi"', "x\\y", "*"])

@@ -52,10 +52,13 @@ def test_model_that_was_trained_on_a_sample_is_said_to_make_mistakes(tmp_path):
 def test_bad_images_are_named_and_the_others_predicted(tmp_path):
     Image.open(ROOT / "sample_image.png").save(tmp_path / "good.jpg")
     (tmp_path / "text.png").write_text("not an image")
-    ended = predict(tmp_path, "text.png", "missing.png", "good.jpg")
+    (tmp_path / "empty").mkdir()
+    too_long = 300 * "x" + ".png"
+    ended = predict(tmp_path, "empty", too_long, "text.png", "missing.png", "good.jpg")
     assert ended.code == 2
     named = [line for line in ended.errors.splitlines() if "error: " in line]
-    assert len(named) == 2 and "text.png" in named[0] and "missing.png" in named[1]
+    for line, name in zip(named, ("in empty", too_long, "text.png", "missing.png"), strict=True):
+        assert name in line
     assert "Traceback" not in ended.errors
     assert "\ngood.jpg: " in ended.output
 
@@ -95,6 +98,23 @@ def test_answer_is_drawn(tmp_path):
     assert "Picture: answers/predict_green_png.png\n" in ended.output
     assert {(7, 200, 3), BLUE} <= colours(tmp_path / "answers" / "predict_green_png.png")
     assert not (tmp_path / "runs").exists()
+
+
+def test_photos_of_the_same_name_are_drawn_into_pictures_of_their_own(tmp_path):
+    for name, colour in (("one", (7, 200, 3)), ("two", (200, 7, 3))):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (50, 40), colour).save(tmp_path / name / "p.png")
+    predict(tmp_path, "--save", "answers", "one/p.png", "two/p.png")
+    assert (7, 200, 3) in colours(tmp_path / "answers" / "predict_p_png.png")
+    assert (200, 7, 3) in colours(tmp_path / "answers" / "predict_p_png_2.png")
+
+
+def test_answer_that_can_not_be_drawn_stops_no_others(tmp_path):
+    for name in (240 * "x" + ".png", "y.png"):
+        Image.new("RGB", (50, 40)).save(tmp_path / name)
+    ended = predict(tmp_path, "--save", "answers", 240 * "x" + ".png", "y.png")
+    assert ended.code == 2 and "xxx_png.png: File name too long" in ended.errors
+    assert (tmp_path / "answers" / "predict_y_png.png").exists()
 
 
 def test_photo_of_a_phone_in_a_format_that_is_not_read_says_how_to_convert_it(tmp_path):

@@ -123,7 +123,16 @@ def test_result_without_a_number_is_never_written(tmp_path):
 DAMAGED = ["", "[]", "{}", "7", "{", "[" * 100_000, "\0", "\xff", json.dumps(RESULT)[:-9]]
 INCOMPLETE = [{**RESULT, "settings": settings} for settings in (3, {}, {**SETTINGS, "epochs": "3"})]
 INCOMPLETE += [{key: value for key, value in RESULT.items() if key != name} for name in RESULT]
-INCOMPLETE += [{**RESULT, "test_accuracy": "high"}, {**RESULT, "remark": None}]
+ODD = {
+    "test_accuracy": "high", "published_accuracy": 10**400, "remark": None, "name": 7,
+    "training_petaflop": "abc", "epochs_trained": 1.5, "fold_accuracy": True,
+    "hardware": {"gpus": 5}, "dataset": {"sha256": 1},
+}  # fmt: skip
+ODD_SETTINGS = {"limit": [1], "sample": {}, "mixed_precision": [], "batch_size": None, "fold": 1}
+INCOMPLETE += [{**RESULT, name: value} for name, value in ODD.items()]
+INCOMPLETE += [
+    {**RESULT, "settings": {**SETTINGS, name: value}} for name, value in ODD_SETTINGS.items()
+]
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, *map(json.dumps, INCOMPLETE)])
@@ -147,6 +156,7 @@ HEAD = ",".join(HISTORY)
 DAMAGED_HISTORIES = [
     f"{HEAD}\n1,x,1,1,1,1\n", f"{HEAD}\n1\n", f"{HEAD}\n1,1,1,1,1,1,1\n", f"{HEAD}\n2,1,1,1,1,1\n",
     f"{HEAD}\n1,1,1,1,1,1\n1,1,1,1,1,1\n", f"{HEAD}\n1.5,1,1,1,1,1\n", "epoch,seconds\n1,1\n",
+    f"{HEAD}\n1,1,1,1,1,nan\n", f"{HEAD}\n1,1,1,1,1,inf\n", f"{HEAD}\n1,1,1,1,1,1e200\n",
     "train_loss\n1\n", "", "\0\0\0\0", "\xff\xfe\n1", '"' * 200_001, "x" * 200_001,
 ]  # fmt: skip
 
@@ -183,7 +193,7 @@ def test_unfinished_run_is_only_gone_on_with(tmp_path):
         ({"sample": True}, "remove --sample"),
         ({"mixed_precision": True}, "add --no-mixed-precision"),
         ({"validation": "holdout", "batch_size": 1}, "add --batch-size 64, add --validation test"),
-        ({"experiment": "baseline3"}, "run dropout, not baseline3"),
+        ({"experiment": "baseline3"}, "take the experiment dropout, not baseline3"),
     ],
 )
 def test_other_settings_are_refused_with_the_options_to_change(tmp_path, settings, change):

@@ -1,6 +1,7 @@
 """The house: what a learner reads is short, and nothing gets between a script and its own copy."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,17 @@ def test_script_runs_its_own_copy_of_the_project(tmp_path):
     convolutions = (9 * 3 + 1) * 32 + (9 * 32 + 1) * 32
     dense = (16 * 16 * 32 + 1) * 64 + (64 + 1) * 10
     assert result(elsewhere / "runs" / "baseline1.json")["parameters"] == convolutions + dense
+
+
+def test_scripts_find_their_own_copy_of_the_project_in_safe_mode_too(tmp_path):
+    """In which Python does not look into a script's folder."""
+    ended = run("predict.py", "--help", cwd=tmp_path, PYTHONSAFEPATH="1")
+    assert ended.code == 0, ended.errors
+    ours = re.compile(rf"^from ({'|'.join(PACKAGES)}|harness)\b", re.M)
+    for script in scripts():
+        code = (ROOT / script).read_text()
+        if ours.search(code):
+            assert "\nsys.path.insert(0, str(Path(__file__).resolve().parent" in code, script
 
 
 FIRST_IMPORT = """

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 
 import harness
@@ -279,6 +280,50 @@ def test_checkpoint_of_other_layers_is_refused(interrupted):
     assert_refused(ended, "trained with other code")
 
 
+def rewrite(checkpoint, **changes):
+    """Change what a checkpoint says of its run."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["run.json"] = json.dumps(json.loads(members["run.json"]) | changes)
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("changes", [{"epochs_trained": -1}, {"callbacks": 5}])
+def test_checkpoint_that_makes_no_sense_falls_back_to_the_one_before(
+    interrupted, three_epochs, changes
+):
+    rewrite(interrupted / "mine.checkpoint.keras", **changes)
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert ended.code == 0, ended.errors
+    assert "Resuming after epoch 1 of 3" in ended.output
+    assert numbers(interrupted / "mine.csv") == three_epochs
+
+
+def test_checkpoint_whose_model_is_another_than_it_says_falls_back(interrupted, three_epochs):
+    checkpoint, other = interrupted / "mine.checkpoint.keras", interrupted / "other.keras"
+    with zipfile.ZipFile(checkpoint) as archive:
+        record = archive.read("run.json")
+    tiny_network(units=16).save(other)
+    with zipfile.ZipFile(other, "a") as archive:
+        archive.writestr("run.json", record)
+    other.replace(checkpoint)
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert ended.code == 0, ended.errors
+    assert "other layers than it says" in ended.output
+    assert numbers(interrupted / "mine.csv") == three_epochs
+
+
+def test_picture_of_a_finished_run_is_not_drawn_without_its_numbers(tmp_path):
+    assert train(mine(), *THREE, cwd=tmp_path).code == 0
+    picture = (tmp_path / "runs" / "mine.png").read_bytes()
+    (tmp_path / "runs" / "mine.csv").unlink()
+    ended = train(mine(), *THREE, "--resume", cwd=tmp_path)
+    assert_refused(ended, "mine.csv lacks some of the 3 epochs")
+    assert (tmp_path / "runs" / "mine.png").read_bytes() == picture
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[1]"])
 def test_damaged_result_is_explained_and_archived(interrupted, damage):
     (interrupted / "mine.json").write_text(damage)
@@ -292,6 +337,7 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path):
     hot = keras.optimizers.SGD(1e30)
     ended = train(Experiment(partial(tiny_network, optimizer=hot), 9), *THREE, cwd=tmp_path)
     assert_refused(ended, "in epoch 1", "learning rate", "a tenth")
+    assert "epochs before" not in ended.errors
     assert "NaN" not in (tmp_path / "runs" / "mine.json").read_text()
     assert train(mine(), *THREE, cwd=tmp_path).code == 0  # it blocks nothing
 
@@ -425,6 +471,7 @@ def test_loss_is_called_what_it_is():
     smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
     assert name_of_loss(tiny_network(loss=smoothed)) == "cross-entropy to smoothed labels"
     assert name_of_loss(tiny_network(loss="mse")) == "loss"
+    assert name_of_loss(tiny_network(loss="categorical_focal_crossentropy")) == "loss"
 
 
 def drawn(monkeypatch, experiment, *arguments, cwd):

@@ -53,6 +53,12 @@ def test_hold_out_of_few_images_still_has_every_class(sample):
     assert held_out_labels.sum(axis=0).tolist() == [1] * 10
 
 
+def test_nothing_left_to_train_on_is_refused(sample):
+    one_hot = keras.utils.to_categorical(sample.y_train[:8], 10)
+    with pytest.raises(UsageError, match="8 training images are too few"):
+        hold_out(sample.x_train[:8], one_hot)
+
+
 @pytest.mark.parametrize(("images", "count"), [(1000, 5), (1000, 7), (20, 5), (37, 10), (20, 20)])
 def test_folds_are_of_equal_size_and_have_equally_many_of_each_class(sample, images, count):
     labels = sample.y_train[balanced_indices(sample.y_train, images)]
