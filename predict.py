@@ -94,19 +94,20 @@ def photos(paths, fail):
 
     Args:
         paths: of files and folders.
-        fail: function that is told, with a `UsageError`, of each of them that can't be looked at.
+        fail: function that is told why, for each of them that can't be looked at.
     """
     found = []
     for path in map(Path, paths):
         try:
             with blame(path):
                 inner = sorted(path.iterdir()) if path.is_dir() else [path]
-            inside = [file for file in inner if file == path or not file.name.startswith(".")]
-            if not inside:
-                raise UsageError(f"there are no photos in {path}")
-            found += inside
         except UsageError as error:
             fail(error)
+            continue
+        inside = [file for file in inner if file == path or not file.name.startswith(".")]
+        if not inside:
+            fail(f"there are no photos in {path}")
+        found += inside
     return found
 
 

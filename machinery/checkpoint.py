@@ -9,12 +9,12 @@ import os
 import zipfile
 
 from machinery.files import (
-    MOST_JSON_BYTES,
     blame,
     open_zip,
     read_array,
     reading,
     replace_when_complete,
+    require_member_sizes,
 )
 from machinery.loading import load_model
 
@@ -65,11 +65,7 @@ def load_checkpoint(path):
 def read_members(path):
     """Return what is to be known of a run, and its callbacks' states; check all other members."""
     with reading(path, MOST_BYTES) as file, open_zip(file) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
-            raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
-        for member in archive.infolist():
-            if member.filename.endswith(".json") and member.file_size > MOST_JSON_BYTES:
-                raise ValueError(f"{member.filename} is longer than {MOST_JSON_BYTES:,} bytes")
+        require_member_sizes(archive, MOST_BYTES)
         if damaged := archive.testzip():
             raise ValueError(f"its member {damaged} is damaged")
         record = json.loads(archive.read("run.json"))

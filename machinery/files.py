@@ -115,6 +115,16 @@ def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
     return zipfile.ZipFile(file)
 
 
+def require_member_sizes(archive, most_bytes):
+    """Raise ValueError if an open zip archive unpacks to more bytes, or has a huge JSON member."""
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > most_bytes:
+        raise ValueError(f"it unpacks to more than {most_bytes:,} bytes")
+    for member in members:
+        if member.filename.endswith(".json") and member.file_size > MOST_JSON_BYTES:
+            raise ValueError(f"{member.filename} is longer than {MOST_JSON_BYTES:,} bytes")
+
+
 def read_member(archive, name, most_bytes):
     """Return the bytes of a member of an open zip archive.
 

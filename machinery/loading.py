@@ -4,13 +4,13 @@ import contextlib
 import math
 import os
 
-from machinery.files import MOST_JSON_BYTES, open_zip
+from machinery.files import open_zip, require_member_sizes
 
 import h5py
 import keras
 import tensorflow as tf
 
-MOST_BYTES = 2_000_000_000  # of a member of a `.keras` file
+MOST_BYTES = 2_000_000_000  # that a `.keras` file may unpack to
 MOST_COMPRESSION = 10  # of the arrays in HDF5; weights are nearly random
 WEIGHTS = "model.weights.h5"  # which is one
 
@@ -43,10 +43,7 @@ def require_size(path):
             require_arrays(file, MOST_COMPRESSION * os.path.getsize(path))
         return
     with open(path, "rb") as file, open_zip(file) as archive:
-        for member in archive.infolist():
-            most = MOST_JSON_BYTES if member.filename.endswith(".json") else MOST_BYTES
-            if member.file_size > most:
-                raise ValueError(f"{member.filename} is longer than {most:,} bytes")
+        require_member_sizes(archive, MOST_BYTES)
         if WEIGHTS in archive.namelist():
             with archive.open(WEIGHTS) as weights, h5py.File(weights) as file:
                 require_arrays(file, MOST_COMPRESSION * archive.getinfo(WEIGHTS).file_size)

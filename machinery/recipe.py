@@ -4,12 +4,14 @@ import ast
 import functools
 import inspect
 import json
+import re
 import sysconfig
 import textwrap
 from pathlib import Path
 
 import keras
 
+LAYER = re.compile(r"\w+ \d+\..*")
 NOT_OURS = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
@@ -40,6 +42,11 @@ def recipe_of(experiment, model):
         parts["learning_rate"] = describe(experiment.learning_rate)
     recipe = json.loads(json.dumps(dict(flatten(parts)), default=str))
     return {name: labels.get(str(value), value) for name, value in recipe.items()}
+
+
+def layers_of(recipe):
+    """Return what a recipe says of the layers: those of its parts that have a number."""
+    return {name: value for name, value in recipe.items() if LAYER.fullmatch(name)}
 
 
 def describe(value, above=()):

@@ -277,7 +277,7 @@ def require_if_there(record, form):
 def require(record, form):
     """Raise ValueError unless a record has what the form says, of the type that it says.
 
-    A number has to be finite, and a text has to be one that can be printed.
+    A number has to be finite, and not absurdly large.
     """
     for name, kind in form.items():
         if not isinstance(record, dict) or name not in record:

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import platform
-import re
 import sys
 from datetime import datetime
 
@@ -16,7 +15,7 @@ from machinery.errors import UsageError
 from machinery.files import archive, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
-from machinery.recipe import differences, recipe_of
+from machinery.recipe import differences, layers_of, recipe_of
 from machinery.records import (
     RunFiles,
     accuracy_line,
@@ -39,7 +38,6 @@ import tensorflow as tf
 
 # What a checkpoint says of its run.
 RECORD_FORM = {"epochs_trained": int, "stopped": bool, "started": str, "recipe": dict}
-LAYER = re.compile(r"\w+ \d+\..*")  # in a recipe
 
 
 @contextlib.contextmanager
@@ -207,8 +205,8 @@ class Run:
                 require(record, RECORD_FORM)
                 if not isinstance(states, list) or not 0 < record["epochs_trained"] <= self.epochs:
                     raise ValueError(f"{path}: damaged or foreign (its epochs, or its callbacks)")
-                layers = {k: v for k, v in record["recipe"].items() if LAYER.fullmatch(k)}
-                if not model.compiled or not contains(recipe_of(self.experiment, model), layers):
+                said = layers_of(record["recipe"])
+                if not model.compiled or layers_of(recipe_of(self.experiment, model)) != said:
                     raise ValueError(f"{path}: damaged or foreign (other layers than it says)")
                 history = read_history(self.files.history, record["epochs_trained"])
                 return model, record, states, history
@@ -329,11 +327,6 @@ class Run:
         print(f"Result:          {self.files.result}")
         if self.options.tensorboard:
             print(f"TensorBoard:     {tensorboard_command(self.options.out)}")
-
-
-def contains(recipe, part):
-    """Return whether all that a part says is said by a recipe, too."""
-    return all(recipe.get(name) == value for name, value in part.items())
 
 
 def name_of_loss(model):
