@@ -12,7 +12,7 @@ import tensorflow as tf
 
 MOST_BYTES = 2_000_000_000  # that a `.keras` file may unpack to
 MOST_COMPRESSION = 10  # of the arrays in HDF5; weights are nearly random
-WEIGHTS = "model.weights.h5"  # which is one
+WEIGHTS = "model.weights.h5"  # in a `.keras` file
 
 MOST_VALUES = 500_000_000  # 2 GB; VGG-16 computes a sixth of it for the largest images we take
 

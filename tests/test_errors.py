@@ -94,7 +94,8 @@ with readable_errors():
     print("x"); time.sleep(0.3){ending}
 """
     shell = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {to}', sys.executable, script]
-    ended = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(shell, cwd=ROOT, env=buffered, capture_output=True, text=True)
     assert ended.returncode == code, ended
     assert "Exception ignored" not in ended.stderr
 
