@@ -10,6 +10,7 @@ one standard deviation around it.
 """
 
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the pro
 from data.splits import Fold
 from experiments import ALL, origin_of
 from machinery.curves import draw_accuracy, draw_loss, draw_time
-from machinery.errors import UsageError, readable_errors
+from machinery.errors import UsageError, printable, readable_errors
 from machinery.files import blame
 from machinery.intervals import half_width_95
 from machinery.options import (
@@ -144,8 +145,7 @@ def read_runs(folders):
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
-        places = "*.json", "seed_*/*.json", "fold_*/*.json", "seed_*/fold_*/*.json"
-        for path in sorted(path for place in places for path in folder.glob(place)):
+        for path in sorted(results_in(folder)):
             paths.setdefault(os.path.realpath(path), path)
     alike = {}
     for path in paths.values():
@@ -174,7 +174,7 @@ def read_runs(folders):
         all_settings = [result["settings"] for _, result, _ in runs]
         different = {(settings["seed"], settings.get("fold")) for settings in all_settings}
         for together in [runs] if len(different) == len(runs) else [[run] for run in runs]:
-            name = together[0][0].stem
+            name = printable(together[0][0].stem)
             if len(folders) > 1:
                 parents = [path.parent.resolve() for path, _, _ in together]
                 name = f"{Path(os.path.commonpath(parents)).name}/{name}"
@@ -186,6 +186,21 @@ def read_runs(folders):
         return ALL.index(name) if name in ALL else len(ALL)
 
     return sorted(rows, key=place_in_tutorial)
+
+
+def results_in(folder):
+    """Return the NAME.json in a folder, and in those that it has for seeds and folds."""
+    found = []
+    inner = (each for place in ("seed_*", "fold_*", "seed_*/fold_*") for each in folder.glob(place))
+    for place in (folder, *filter(Path.is_dir, inner)):
+        try:
+            with blame(place):
+                names = os.listdir(place)
+        except UsageError as error:
+            print(f"Left out: {error}", file=sys.stderr)
+            continue
+        found += [place / name for name in names if re.fullmatch(r"[^.].*\.json", name)]
+    return found
 
 
 def percent(accuracy):

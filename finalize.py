@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the pro
 from experiments import FINAL, load_experiment
 from harness import run_experiment
 from machinery.errors import UsageError, readable_errors
-from machinery.files import reading, remove_partial_files
+from machinery.files import reading
 from machinery.final_model import EARLIER, MOST_BYTES, keep_earlier_model, save_final_model
 from machinery.lock import only_owner
 from machinery.options import (
@@ -66,7 +66,6 @@ def main():
         print(f"Model:           {model_path}")
 
     with only_owner(model_path.with_name(f"{model_path.name}.lock"), model_path):
-        remove_partial_files(model_path)
         run_experiment(options.experiment, experiment, options, "final_model", save_model)
         if not model_path.exists():  # --resume, of a run that was finished
             raise UsageError(

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the pro
 from data.dataset import MOST_CLASSES
 from data.image import DEER, load_image
 from harness import prep_pixels
-from machinery.errors import UsageError, readable_errors
+from machinery.errors import UsageError, printable, readable_errors
 from machinery.figures import picture_of, save_figure
 from machinery.files import blame
 from machinery.final_model import load_final_model, require_deer
@@ -65,7 +65,7 @@ def main():
             continue
         (probabilities,) = model.predict(*prep_pixels(image[None]), verbose=0)
         likeliest = probabilities.argsort()[::-1][: options.top]
-        shown = DEER.name if path == DEER else str(path)
+        shown = DEER.name if path == DEER else printable(str(path))
         if options.json:
             by_name = dict(zip(class_names, map(float, probabilities), strict=True))
             best = int(likeliest[0])

@@ -73,6 +73,8 @@ def validated(x_train, y_train, x_test, y_test, class_names=None):
                 f"({len(labels)}, {size}, {size}, 3), got {images.dtype} {images.shape}"
             )
         arrays += [np.ascontiguousarray(images), labels]
+    if class_names:
+        require_class_names(class_names)
     classes = len(class_names) if class_names else int(max(arrays[1], default=0)) + 1
     if classes < 2:
         raise ValueError("all images are of one class: there is nothing to tell apart")
@@ -84,6 +86,15 @@ def validated(x_train, y_train, x_test, y_test, class_names=None):
         class_names = CLASS_NAMES if classes == len(CLASS_NAMES) else numbers
     hashes = (hashlib.sha256(array).hexdigest() for array in arrays)
     return Dataset(*arrays, tuple(class_names), dict(zip(ARRAYS, hashes, strict=True)))
+
+
+def require_class_names(names):
+    """Raise ValueError unless these are texts that can be printed, and two at least."""
+    if not isinstance(names, list | tuple) or len(names) < 2:
+        raise ValueError("it has no list of two classes or more")
+    for name in names:
+        if not isinstance(name, str) or not name.isprintable():
+            raise ValueError(f"the class {name!a} has characters in its name that can't be printed")
 
 
 def indices_of(labels, kind):

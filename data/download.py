@@ -23,13 +23,12 @@ from data.dataset import CLASS_NAMES
 from data.folder import read_folder, read_zip
 from machinery.callbacks import duration
 from machinery.environment import KERAS_HOME
-from machinery.errors import UsageError
+from machinery.errors import UsageError, printable
 from machinery.files import (
     blame,
     open_zip,
     read_member,
     reading,
-    remove_partial_files,
     replace_when_complete,
 )
 from machinery.lock import only_owner
@@ -103,7 +102,7 @@ def find_dataset(path=None, sample=False, image_size=None):
         dataset = read_path(Path(os.path.expanduser(path)), image_size)
         is_like_it = dataset.class_names == CLASS_NAMES and not dataset.is_cifar10()
         verdict = " (not the official CIFAR-10: its hashes differ)" if is_like_it else ""
-        dataset = dataset._replace(source=f"{path}{verdict}")
+        dataset = dataset._replace(source=f"{printable(str(path))}{verdict}")
     else:
         dataset = read_cache() or download_once()
     size = dataset.image_size()
@@ -165,9 +164,13 @@ def read_path(path, image_size=None):
 
 def read_cache():
     """Return what is kept from an earlier download, None if there is nothing, or it is damaged."""
-    for path in (CACHE, *(KERAS_DATASETS / name for name in KERAS_COPIES)):
-        if not path.exists():
-            continue
+    try:
+        copies = [KERAS_DATASETS / name for name in KERAS_COPIES]
+        paths = [path for path in (CACHE, *copies) if path.exists()]
+    except OSError as error:  # of a folder that may not be entered
+        print(f"Dataset: {error}: not used", flush=True)
+        return None
+    for path in paths:
         try:
             cifar10 = read_path(path)
         except UsageError as error:
@@ -189,7 +192,6 @@ def download_once():
         except OSError as error:
             print(f"Can't keep CIFAR-10 for the next run: {error}", flush=True)
             return download()
-        remove_partial_files(CACHE)
         if cifar10 := read_cache():  # from the process that had the lock before
             return cifar10
         cifar10 = download()
@@ -202,7 +204,7 @@ def save_cache(cifar10):
     try:
         with replace_when_complete(CACHE) as temporary:
             np.savez(temporary, **cifar10.arrays())
-    except OSError as error:
+    except UsageError as error:
         print(f"Can't keep CIFAR-10 for the next run: {error}", flush=True)
 
 

@@ -11,7 +11,7 @@ Leaves the learning curves in runs/in_one_file.png.
 Source: https://machinelearningmastery.com/how-to-develop-a-cnn-from-scratch-for-cifar-10-photo-classification/
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import keras
@@ -80,10 +80,13 @@ def summarize_diagnostics(history, path):
 
 
 if __name__ == "__main__":
-    sample = sys.argv[1:] == ["--sample"]
-    if sys.argv[1:] and not sample:
-        sys.exit("in_one_file.py: the only option is --sample")
-    trainX, trainY, testX, testY = load_dataset(SAMPLE if sample else CACHE)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sample", action="store_true", help="train on 1,000 images")
+    sample = parser.parse_args().sample
+    try:
+        trainX, trainY, testX, testY = load_dataset(SAMPLE if sample else CACHE)
+    except Exception as error:  # no network, or a damaged file
+        parser.error(f"CIFAR-10 could not be loaded: {error}. Without it: --sample")
     trainX, testX = prep_pixels(trainX, testX)
     model = define_model()
     epochs, batch_size = (20, 16) if sample else (100, 64)

@@ -20,16 +20,17 @@ def readable_errors():
     2: the user's or the machine's error. 130: Ctrl-C, as a shell reports it. 141: whoever read the
     output has left, as after `| head`. 1: an error of ours, whose traceback goes into a file.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background job
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    on_ctrl_c(signal.default_int_handler)
     script = Path(sys.argv[0]).name
     try:
         try:
             yield
         except SystemExit:  # argparse's, or the script's own
             sys.stdout.flush()
+            on_ctrl_c(signal.SIG_DFL)
             raise
         sys.stdout.flush()
+        on_ctrl_c(signal.SIG_DFL)  # all is done: while Python shuts down, it has no more to say
     except UsageError as error:
         leave(2, f"{script}: error: {error}")
     except BrokenPipeError:
@@ -50,6 +51,12 @@ def readable_errors():
         leave(1, f"{told}{where_the_details_are()}")
 
 
+def on_ctrl_c(handler):
+    """Set what Ctrl-C does, unless it is ignored, as it is in a shell's background job."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+
+
 def where_the_details_are():
     """Write the traceback of the error that is being handled to a file, and say to which one.
 
@@ -68,12 +75,28 @@ def where_the_details_are():
 
 
 def first_line(error):
-    """Return the first line of an error's message, at most 200 characters of it.
+    """Return the first line of an error's message, at most 200 characters of it."""
+    return printable(str(error).partition("\n")[0][:200])
 
-    Without control characters: a file may have chosen them to confuse the terminal.
+
+def printable(text):
+    """Return a text with its control characters written out, as in `\\x1b`.
+
+    Whoever made a file may have chosen them to confuse the terminal of others.
     """
-    line = str(error).partition("\n")[0][:200]
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def tell_in_one_line(kind, error, trace):
+    """Tell an error of use as the scripts do, and any other as Python does: a `sys.excepthook`."""
+    if not issubclass(kind, UsageError):
+        return sys.__excepthook__(kind, error, trace)
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+if sys.argv[0] == "-c":  # a line that the README has for the terminal
+    sys.excepthook = tell_in_one_line
 
 
 def leave(code, message=None):

@@ -23,23 +23,32 @@ def reading(path, most_bytes):
     """Yield a file open for reading; see `blame` for what goes wrong in the block.
 
     Args:
-        path: the file; neither a folder nor a device, a pipe or a socket, which could keep us
-            waiting.
+        path: a regular file.
         most_bytes: how long such a file can be.
 
     Raises:
         UsageError: with the path and the reason.
     """
     with blame(path):
-        kind = os.stat(path).st_mode
-        if stat.S_ISDIR(kind):
-            raise UsageError(f"{path} is a folder, not a file")
-        if not stat.S_ISREG(kind):
-            raise UsageError(f"{path} is not a regular file")
+        require_regular(path)
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > most_bytes:
                 raise ValueError(f"longer than the {most_bytes:,} bytes that are allowed")
             yield file
+
+
+def require_regular(path):
+    """Refuse a folder, a device, a pipe or a socket: opening one could keep us waiting for ever.
+
+    Raises:
+        UsageError: if it is one of them.
+        OSError: if there is nothing.
+    """
+    kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind):
+        raise UsageError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(kind):
+        raise UsageError(f"{path} is not a regular file")
 
 
 @contextlib.contextmanager
@@ -142,15 +151,24 @@ def read_member(archive, name, most_bytes):
 def replace_when_complete(path):
     """Yield a temporary path beside `path`; move it there if the block ends without an error.
 
-    Whoever is killed in between, or loses its power, leaves the earlier file as it was.
+    Whoever is killed in between, or loses its power, leaves the earlier file as it was, and a
+    temporary one, which is removed when the file is written the next time.
+
+    Raises:
+        UsageError: with the path, if it can't be written: the disk is full, for example.
     """
     path = Path(path)
+    with contextlib.suppress(OSError):  # others' left-overs are no reason not to write
+        remove_partial_files(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         synchronize(temporary)
         os.replace(temporary, path)
         synchronize(path.parent)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else first_line(error)
+        raise UsageError(f"{path} can't be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -165,15 +183,22 @@ def synchronize(path):
 
 
 def remove_partial_files(path):
-    """Remove what killed processes were just writing in place of `path`.
-
-    Only its owner may do that, see `machinery.lock`: a living process may be writing.
-    """
-    path = Path(path)
-    partial = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    """Remove what processes that are dead now were just writing in place of `path`."""
+    partial = re.compile(rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
     for other in path.parent.iterdir():
-        if partial.fullmatch(other.name):
+        if (found := partial.fullmatch(other.name)) and not is_alive(int(found[1])):
             other.unlink(missing_ok=True)
+
+
+def is_alive(process):
+    """Tell whether there is another process of this number."""
+    try:
+        os.kill(process, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return process != os.getpid()
 
 
 def archive(paths, when, folder):
@@ -183,9 +208,15 @@ def archive(paths, when, folder):
         paths: files that exist.
         when: an ISO 8601 time, for their names.
         folder: where to; it is made.
+
+    Raises:
+        UsageError: if one can't be moved there.
     """
     for path in paths:
-        path.replace(dated(path, when, folder))
+        try:
+            path.replace(dated(path, when, folder))
+        except OSError as error:
+            raise UsageError(f"can't move {path} to {folder}: {error.strerror}") from error
 
 
 def dated(path, when, folder):

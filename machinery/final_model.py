@@ -7,7 +7,7 @@ import zipfile
 from datetime import datetime
 from pathlib import Path
 
-from data.dataset import CLASS_NAMES
+from data.dataset import CLASS_NAMES, require_class_names
 from machinery.errors import UsageError
 from machinery.files import (
     MOST_JSON_BYTES,
@@ -101,10 +101,7 @@ def read_training(path):
         result = json.loads(read_result_of(path, file))
         require_result(result)
         class_names = result["dataset"].setdefault("class_names", list(CLASS_NAMES))
-        if not isinstance(class_names, list) or len(class_names) < 2:
-            raise ValueError("it has no list of two classes or more")
-        if not all(isinstance(name, str) for name in class_names):
-            raise ValueError("the names of its classes are no texts")
+        require_class_names(class_names)
     return result
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from machinery.errors import UsageError
+from machinery.files import require_regular
 
 
 @contextlib.contextmanager
@@ -18,10 +19,12 @@ def only_owner(path, what, wait=False):
         wait: whether a second process waits for the first one, or is refused.
 
     Raises:
-        UsageError: if another process holds the lock.
+        UsageError: if another process holds the lock, or there is something else in its place.
     """
     path = Path(path)
     while True:
+        with contextlib.suppress(FileNotFoundError):
+            require_regular(path)
         file = open(path, "a+")  # noqa: SIM115 - closed, and thereby released, below
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,6 +57,8 @@ def owner_of(path):
 
     0 if it has not said its number yet.
     """
+    if not Path(path).is_file():  # nor is a pipe a lock, which could keep us waiting
+        return None
     with contextlib.suppress(FileNotFoundError), open(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -156,7 +156,6 @@ class Task:
         except UsageError as error:
             self.end(2, f"{error}\n")
             return
-        self.files.remove_partial()
         contents = None if self.is_new else pack(self.files)
         words = [*words, *same_on_every_node(job.run.options)]
         # Not a decorator: Ray would send such a function with this machine's paths in it. As it is,

@@ -16,7 +16,6 @@ from machinery.files import (
     archive,
     read_array,
     reading,
-    remove_partial_files,
     replace_when_complete,
 )
 
@@ -105,11 +104,6 @@ class RunFiles(NamedTuple):
     def remove_checkpoints(self):
         for path in self.checkpoints():
             path.unlink(missing_ok=True)
-
-    def remove_partial(self):
-        """Remove what a killed run was just writing."""
-        for path in self.to_keep():
-            remove_partial_files(path)
 
 
 def find_earlier_run(files, settings, resume):
@@ -285,6 +279,8 @@ def require(record, form):
         value = record[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"not the result of a run: {name} is no {kind}")
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f"not the result of a run: {name} has control characters")
         if isinstance(value, int | float) and not abs(value) < 1e15:
             raise ValueError(f"not the result of a run: {name} is no number that can be")
 
@@ -310,6 +306,8 @@ def read_history(path, epochs=None):
             if not complete and columns != {"epoch"}:  # which stands alone before the first epoch
                 raise ValueError("not the history of a run: columns are missing")
             for row in list(rows)[:epochs]:
+                if None in (*row, *row.values()):
+                    raise ValueError("a row has more or fewer values than there are columns")
                 for column, value in row.items():
                     number = int(value) if column == "epoch" else float(value)
                     if not abs(number) < 1e15:

@@ -151,7 +151,6 @@ class Run:
             self.result["started"] = earlier["started"]
         else:
             archive_earlier_run(earlier, self.files)
-        self.files.remove_partial()
         write_result(self.files.result, self.result)
 
     def published_accuracy(self):
@@ -335,7 +334,11 @@ def name_of_loss(model):
     name = "cross-entropy" if "cross" in name and "focal" not in name else "loss"
     if getattr(model.loss, "label_smoothing", 0):
         name += " to smoothed labels"
-    return f"{name} + penalty for weights" if model.losses else name
+    if not model.losses:
+        return name
+    for_weights = sum(weights.regularizer is not None for weights in model.trainable_variables)
+    is_for_weights = for_weights == len(model.losses)  # a layer may have one for its output, too
+    return f"{name} + {'penalty for weights' if is_for_weights else 'penalties'}"
 
 
 def operations_per_image(model):

@@ -1,4 +1,5 @@
 import json
+import os
 
 from conftest import BLUE, ORANGE, assert_refused, call, colours
 from machinery import curves
@@ -369,3 +370,30 @@ def test_seeds_in_folders_of_their_own_are_found_and_counted_once(tmp_path):
     for folders in ([], ["runs", "runs/seed_1"]):
         (row,) = rows(call("compare.py", *folders, cwd=tmp_path).output).values()
         assert "run (3 seeds)" in row
+
+
+def test_folder_of_a_seed_that_may_not_be_entered_is_left_out_by_name(tmp_path, monkeypatch):
+    for seed in (1, 2):
+        write_run(tmp_path / f"runs/seed_{seed}", settings={"seed": seed})
+    listdir = os.listdir
+
+    def refuse(path):
+        if str(path).endswith("seed_1"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    ended = call("compare.py", cwd=tmp_path)
+    assert ended.code == 0 and "Left out: runs/seed_1: Permission denied" in ended.errors
+    assert list(rows(ended.output)) == ["run"]
+
+
+def test_what_a_killed_process_was_just_writing_is_no_run(tmp_path):
+    write_run(tmp_path / "runs")
+    write_run(tmp_path / "runs", name=".run.123")
+    assert list(rows(call("compare.py", cwd=tmp_path).output)) == ["run"]
+
+
+def test_names_of_files_do_not_control_the_terminal(tmp_path):
+    write_run(tmp_path / "runs", name="a\x1b[2J")
+    assert "\x1b" not in call("compare.py", cwd=tmp_path).output

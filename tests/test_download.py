@@ -126,6 +126,21 @@ def test_cache_that_cannot_be_written_is_no_reason_to_stop(nowhere, official, mo
     assert "Can't keep CIFAR-10" in capsys.readouterr().out
 
 
+def test_cache_that_may_not_be_entered_is_not_used(nowhere, official, monkeypatch, capsys):
+    archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(download.Path, "exists", refuse)
+    monkeypatch.setattr(download, "only_owner", lambda path, *arguments, **options: refuse(path))
+    with serving(Fine(archive)) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        assert_same_images(find_dataset(), official)
+    told = capsys.readouterr().out
+    assert "Permission denied" in told and "Can't keep CIFAR-10" in told
+
+
 @pytest.mark.parametrize("name", download.KERAS_COPIES)
 def test_what_keras_has_kept_is_used_before_any_download(nowhere, official, name):
     path = nowhere / name
@@ -142,7 +157,7 @@ def test_what_keras_has_kept_is_used_before_any_download(nowhere, official, name
 
 
 def test_left_overs_of_killed_downloads_are_removed(nowhere, official, monkeypatch):
-    (nowhere / ".cifar10-verified.123.npz").write_bytes(b"half")
+    (nowhere / f".cifar10-verified.{2**22}.npz").write_bytes(b"half")
     archive = write_official_archive(nowhere / "archive.tar.gz", official).read_bytes()
     with serving(Fine(archive)) as source:
         monkeypatch.setattr(download, "SOURCES", (source,))

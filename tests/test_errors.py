@@ -152,3 +152,29 @@ def test_second_ctrl_c_does_not_disturb_the_end():
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 130 and "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_after_the_end_disturbs_nothing():
+    code = (
+        "import atexit, os, signal\nfrom machinery.errors import readable_errors\n"
+        "signal.signal(2, signal.default_int_handler)\n"
+        "atexit.register(lambda: os.kill(os.getpid(), 2))\n"
+        "with readable_errors():\n    print('all is done')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+    assert ended.stdout == "all is done\n"
+
+
+def test_a_line_of_python_in_the_terminal_tells_errors_of_use_in_one_line():
+    """As the README has some, `python -c "from harness import load_dataset; ..."`."""
+
+    def ended(error):
+        code = f"from machinery.errors import UsageError; raise {error}"
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+
+    assert ended("UsageError('no such thing')").stderr == "error: no such thing\n"
+    assert ended("UsageError('no such thing')").returncode == 2
+    assert "Traceback" in ended("ZeroDivisionError").stderr

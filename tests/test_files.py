@@ -3,15 +3,18 @@
 import errno
 import io
 import os
+import re
 import socket
 import struct
 import threading
 import zipfile
 import zlib
+from pathlib import Path
 
 from machinery import files
 from machinery.errors import UsageError
 from machinery.files import (
+    archive,
     dated,
     open_zip,
     read_array,
@@ -221,11 +224,48 @@ def test_file_is_on_the_disk_before_it_replaces_the_earlier_one(tmp_path, monkey
 
 
 def test_what_killed_processes_were_just_writing_is_removed(tmp_path):
-    kept = ["run.csv", ".other.12.csv", ".run.12.json", ".run.checkpoint.12.csv", ".run.csv"]
-    for name in [*kept, ".run.12.csv", ".run.345.csv"]:
+    dead = 2**22  # no process of Linux has a number as high
+    kept = [f".{other}.{dead}.csv" for other in ("other", "run.checkpoint")]
+    kept += ["run.csv", f".run.{dead}.json", ".run.csv"]
+    for name in [*kept, f".run.{dead}.csv", f".run.{dead + 1}.csv", f".run.{10**30}.csv"]:
         (tmp_path / name).write_text("")
-    remove_partial_files(tmp_path / "run.csv")
+    with replace_when_complete(tmp_path / "run.csv") as temporary:
+        temporary.write_text("whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_what_a_living_process_is_just_writing_stays(tmp_path):
+    theirs = tmp_path / f".run.{os.getppid()}.csv"
+    theirs.write_text("half")
+    remove_partial_files(tmp_path / "run.csv")
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("Can't write data (file write failed)"), "file write failed"),  # HDF5's
+    ],
+)
+def test_what_can_not_be_written_is_named(tmp_path, error, told):
+    (tmp_path / "run.csv").write_text("before")
+    refused = pytest.raises(UsageError, match=rf"run\.csv can't be written: .*{re.escape(told)}")
+    with refused, replace_when_complete(tmp_path / "run.csv") as temporary:
+        temporary.write_text("half")
+        raise error
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_what_can_not_be_moved_is_named_with_where_to(tmp_path, monkeypatch):
+    (tmp_path / "run.csv").write_text("mine")
+
+    def refuse(self, target):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self), None, str(target))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(UsageError, match=r"can't move .*run\.csv to .*earlier: Permission denied"):
+        archive([tmp_path / "run.csv"], "2026-01-02", tmp_path / "earlier")
 
 
 def test_files_of_the_users_own_are_not_taken_for_left_overs(tmp_path):
@@ -236,10 +276,10 @@ def test_files_of_the_users_own_are_not_taken_for_left_overs(tmp_path):
 
 
 def test_characters_that_stand_for_others_in_a_name_stand_for_themselves(tmp_path):
-    for name in (".run1.12.csv", ".run[1].12.csv"):
+    for name in (f".run1.{2**22}.csv", f".run[1].{2**22}.csv"):
         (tmp_path / name).write_text("")
     remove_partial_files(tmp_path / "run[1].csv")
-    assert [path.name for path in tmp_path.iterdir()] == [".run1.12.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == [f".run1.{2**22}.csv"]
 
 
 def test_dated_names_are_free(tmp_path):

@@ -162,11 +162,20 @@ def test_model_whose_weights_are_no_numbers_is_refused(tmp_path):
         load_final_model(tmp_path / "model.h5")
 
 
-@pytest.mark.parametrize("names", [{"cat": 1, "dog": 2}, ["cat"], "cat"])
-def test_names_that_are_no_list_of_classes_are_refused(tmp_path, names):
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ({"cat": 1, "dog": 2}, "no list of two classes or more"),
+        (["cat"], "no list of two classes or more"),
+        ("cat", "no list of two classes or more"),
+        (["cat", 7], "the class 7 has characters"),
+        (["cat", "\x1b[2J"], r"the class '\\x1b\[2J' has characters"),
+    ],
+)
+def test_names_that_are_no_list_of_classes_are_refused(tmp_path, names, reason):
     result = RESULT | {"dataset": {"class_names": names}}
     save_final_model(tiny_network(), result, tmp_path / "model.h5")
-    with pytest.raises(UsageError, match="no list of two classes or more"):
+    with pytest.raises(UsageError, match=reason):
         load_final_model(tmp_path / "model.h5")
 
 

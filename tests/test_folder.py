@@ -118,6 +118,10 @@ BAD = {
         "no pictures in train/green",
     ),
     "one picture of a class": (files((5, 1)), "no pictures in green (it needs two at least)"),
+    "class that can't be printed": (
+        files((5, 5)) | {f"\x1b[2J/{number}.png": picture((number, 0, 0)) for number in range(5)},
+        r"the class '\x1b[2J' has characters in its name that can't be printed",
+    ),
     "few pictures": (
         files((5, 5)) | {"red/a.txt": b"a", "red/b.png": b"b"},
         "2 of 12 files are no pictures, for example",

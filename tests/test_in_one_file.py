@@ -3,7 +3,7 @@ import re
 import runpy
 import sys
 
-from conftest import ROOT, colours
+from conftest import ROOT, assert_refused, call, colours
 from experiments import in_one_file
 from models.vgg import vgg
 
@@ -95,3 +95,12 @@ def test_script_trains_and_draws_two_panels(few, tmp_path, monkeypatch, capsys):
     rows = np.flatnonzero((pixels == (0, 0, 255)).all(axis=2).any(axis=1))
     middle = len(pixels) / 2  # a panel above it, and one below
     assert rows.min() < middle < rows.max()
+
+
+def test_images_that_can_not_be_loaded_are_told_in_one_line(tmp_path, monkeypatch):
+    cache = tmp_path / ".keras/datasets/cifar10-verified.npz"
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"damaged")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ended = call("experiments/in_one_file.py", cwd=tmp_path)
+    assert_refused(ended, "in_one_file.py: error: CIFAR-10 could not be loaded", "--sample")

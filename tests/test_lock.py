@@ -96,3 +96,11 @@ def test_file_is_removed_while_nobody_else_can_have_the_lock(tmp_path, monkeypat
     with only_owner(tmp_path / "run.lock", "the run"):
         pass
     assert owners == [os.getpid()]
+
+
+def test_pipe_in_the_place_of_a_lock_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.lock")
+    refused = pytest.raises(UsageError, match=r"run\.lock is not a regular file")
+    with refused, only_owner(tmp_path / "run.lock", "the run"):
+        pass
+    assert owner_of(tmp_path / "run.lock") is None

@@ -1,9 +1,10 @@
+import re
 import shlex
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, call
 from machinery import options
 from machinery.options import (
     command,
@@ -57,6 +58,33 @@ def test_senseless_options_are_refused_in_one_line(
 def test_folder_for_what_is_left_behind_is_made(monkeypatch, tmp_path):
     parsed(monkeypatch, "--out", str(tmp_path / "a" / "b"))
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+SCRIPTS = [
+    str(path.relative_to(ROOT)) for path in sorted(ROOT.rglob("*.py"))
+    if re.search("script_parser|option_parser|run_test_harness", path.read_text())
+    and "__main__" in path.read_text() and path.is_relative_to(ROOT)
+    and path.relative_to(ROOT).parts[0] not in (".venv", "tests", "machinery")
+]  # fmt: skip
+NAMES = "experiments", "against", "ideas"  # free text that is no path
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_tilde_is_the_users_home_in_every_path(monkeypatch, tmp_path, script):
+    parsers = []
+
+    def look(parser, *arguments, **options):
+        parsers.append(parser)
+        raise SystemExit
+
+    monkeypatch.setattr(ArgumentParser, "parse_known_args", look)
+    monkeypatch.syspath_prepend((ROOT / script).parent)
+    call(script, cwd=tmp_path)
+    free_text = [
+        action for action in parsers[0]._actions
+        if action.nargs != 0 and action.type is None and not action.choices
+    ]  # fmt: skip
+    assert {action.dest for action in free_text} <= set(NAMES)
 
 
 def test_help_tells_every_default(monkeypatch, capsys):

@@ -123,6 +123,11 @@ def test_photo_of_a_phone_in_a_format_that_is_not_read_says_how_to_convert_it(tm
     assert_refused(ended, "photo.heic is HEIC", "heif-convert photo.heic photo.jpg")
 
 
+def test_name_of_a_photo_does_not_control_the_terminal(tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "a\x1b[2J.png")
+    assert "\na\\x1b[2J.png: " in predict(tmp_path, "a\x1b[2J.png").output
+
+
 @pytest.mark.dataset
 def test_sample_image_is_a_deer_of_the_test_set():
     full = find_dataset()

@@ -72,6 +72,7 @@ def test_each_seed_but_0_has_a_folder(tmp_path):
     assert RunFiles.of(tmp_path, "run").result == tmp_path / "run.json"
     assert RunFiles.of(tmp_path, "run", seed=3).result == tmp_path / "seed_3" / "run.json"
     fold = RunFiles.of(tmp_path, "run", seed=3, fold=Fold(1, 5))
+    assert not set(RunFiles.of(tmp_path, "run", seed=3)) & set(RunFiles.of(tmp_path, "run", seed=4))
     assert fold.result == tmp_path / "seed_3" / "fold_1_of_5" / "run.json"
     assert fold.logs == tmp_path / "tensorboard" / "seed_3" / "fold_1_of_5" / "run"
 
@@ -125,6 +126,7 @@ INCOMPLETE = [{**RESULT, "settings": settings} for settings in (3, {}, {**SETTIN
 INCOMPLETE += [{key: value for key, value in RESULT.items() if key != name} for name in RESULT]
 ODD = {
     "test_accuracy": "high", "published_accuracy": 10**400, "remark": None, "name": 7,
+    "started": "\x1b[2J",
     "training_petaflop": "abc", "epochs_trained": 1.5, "fold_accuracy": True,
     "hardware": {"gpus": 5}, "dataset": {"sha256": 1},
 }  # fmt: skip

@@ -454,6 +454,36 @@ def test_second_process_is_refused_before_anything_is_touched(tmp_path):
         assert train(mine(), *ONE, "--seed", 1, cwd=tmp_path).code == 0  # another run
 
 
+def test_run_that_another_process_resumes_is_left_alone(tmp_path):
+    with ctrl_c_after(1):
+        train(mine(), *THREE, cwd=tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    with only_owner(tmp_path / "runs" / "mine.lock", "the run"):
+        ended = train(mine(), *THREE, "--resume", cwd=tmp_path)
+        assert_refused(ended, f"runs/mine.json belongs to process {os.getpid()}")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+
+
+def test_ctrl_c_while_the_picture_is_drawn_loses_nothing(monkeypatch, tmp_path):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness, "save_figure", interrupted)
+        ended = train(mine(), *ONE, cwd=tmp_path)
+    assert ended.code == 130 and "run the same command with --resume" in ended.errors
+    assert train(mine(), *ONE, "--resume", cwd=tmp_path).code == 0
+    assert files_of(tmp_path) == ["mine.csv", "mine.json", "mine.png"]
+
+
+def test_accuracies_are_those_of_a_number_of_images(tmp_path):
+    """In float32, 435 of 1,000 are 43.520001 %."""
+    train(mine(), "--sample", "--epochs", 2, "--batch-size", 100, cwd=tmp_path)
+    for row in numbers(tmp_path / "runs" / "mine.csv"):
+        for column in ("train_accuracy", "test_accuracy"):
+            assert re.fullmatch(r"\d+\.\d", row[column]), row
+
+
 def test_run_whose_first_epoch_fails_can_be_started_again(tmp_path):
     def define_model(*shape):
         raise OSError("no memory")
@@ -468,6 +498,10 @@ def test_run_whose_first_epoch_fails_can_be_started_again(tmp_path):
 def test_loss_is_called_what_it_is():
     assert name_of_loss(vgg(blocks=1)) == "cross-entropy"
     assert name_of_loss(vgg(blocks=1, weight_decay=0.001)) == "cross-entropy + penalty for weights"
+    sparse = keras.layers.ActivityRegularization(l1=0.01)
+    model = keras.Sequential([keras.Input((32, 32, 3)), sparse, vgg(blocks=1, weight_decay=0.001)])
+    model.compile(loss="categorical_crossentropy")
+    assert name_of_loss(model) == "cross-entropy + penalties"
     smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
     assert name_of_loss(tiny_network(loss=smoothed)) == "cross-entropy to smoothed labels"
     assert name_of_loss(tiny_network(loss="mse")) == "loss"
