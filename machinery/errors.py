@@ -12,6 +12,9 @@ from pathlib import Path
 class UsageError(Exception):
     """The user asked for what can't be done; the message says why and what to do instead."""
 
+    def __init__(self, message):
+        super().__init__("\n".join(map(printable, str(message).split("\n"))))
+
 
 @contextlib.contextmanager
 def readable_errors():
@@ -36,8 +39,8 @@ def readable_errors():
     except BrokenPipeError:
         leave(141)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
-        leave(2, f"{script}: error: {what}")
+        named = error.filename and printable(f"{error.filename}: {error.strerror}")
+        leave(2, f"{script}: error: {named or first_line(error)}")
     except KeyboardInterrupt:
         leave(130)
     except Exception as error:

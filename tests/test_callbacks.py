@@ -17,7 +17,7 @@ from data.batches import TrainingBatches
 from experiments import speedrun
 from harness import Experiment, prep_pixels
 from machinery import callbacks
-from machinery.callbacks import Progress, SeedEachEpoch, duration, state_of
+from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, duration, state_of
 from machinery.run import Run
 
 import keras
@@ -379,3 +379,16 @@ def test_missing_tensorboard_is_explained_before_anything_begins(tmp_path, monke
     ended = call(script, "--sample", "--tensorboard", cwd=tmp_path)
     assert_refused(ended, "--tensorboard needs TensorBoard: `pip install tensorboard`")
     assert ended.output == "" and list(tmp_path.iterdir()) == []
+
+
+def test_accuracies_are_those_of_a_number_of_images():
+    """Keras computes in float32, where 4,352 of 10,000 are 43.520001 %."""
+    rows = []
+    run = SimpleNamespace(evaluated_on="test", save_epoch=lambda row, *others: rows.append(row))
+    callback = SaveProgress(run, [])
+    callback.on_epoch_begin(0)
+    measured = float(np.float32(0.4352))
+    callback.on_epoch_end(
+        0, {"loss": 1.0, "accuracy": measured, "val_loss": 1.0, "val_accuracy": measured}
+    )
+    assert rows[0]["train_accuracy"] == rows[0]["test_accuracy"] == 43.52

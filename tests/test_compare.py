@@ -395,5 +395,11 @@ def test_what_a_killed_process_was_just_writing_is_no_run(tmp_path):
 
 
 def test_names_of_files_do_not_control_the_terminal(tmp_path):
-    write_run(tmp_path / "runs", name="a\x1b[2J")
-    assert "\x1b" not in call("compare.py", cwd=tmp_path).output
+    write_run(tmp_path / "runs")
+    for suffix in (".json", ".csv"):
+        (tmp_path / f"runs/run{suffix}").rename(tmp_path / f"runs/a\x1b[2J{suffix}")
+    (tmp_path / "runs/b\x1b[2J.json").write_text("damaged")
+    ended = call("compare.py", cwd=tmp_path)
+    assert list(rows(ended.output)) == [r"a\x1b[2J"]
+    assert r"Left out: runs/b\x1b[2J.json: damaged" in ended.errors
+    assert "\x1b" not in ended.output + ended.errors

@@ -45,6 +45,8 @@ def leaving(error):
         (MemoryError(), TOO_LITTLE),
         (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), TOO_LITTLE),
         (OSError("\x1b[2J\rgone"), r"\x1b[2J\rgone"),
+        (UsageError("no file \x1b[2J\rgone"), r"no file \x1b[2J\rgone"),
+        (OSError(errno.ENOSPC, "disk full", "\x1b[2J"), r"\x1b[2J: disk full"),
     ],
 )
 def test_errors_of_the_users_are_one_line_and_exit_code_2(capsys, error, told):
