@@ -37,4 +37,4 @@ def share_interval_95(count, total):
     share, z2 = count / total, Z_975**2
     center = (share + z2 / (2 * total)) / (1 + z2 / total)
     half_width = sqrt(share * (1 - share) / total + z2 / (4 * total**2)) * Z_975 / (1 + z2 / total)
-    return center - half_width, center + half_width
+    return max(0.0, center - half_width), min(1.0, center + half_width)  # but for rounding errors

@@ -7,6 +7,7 @@ from machinery.errors import UsageError
 from test_cifar10 import png
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -25,7 +26,11 @@ def test_any_format_and_size(tmp_path, suffix, size):
     assert np.abs(pixels.astype(int) - (200, 100, 50)).max() < 8
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+# Pillow before 13 calls such a TIFF of its own truncated; Gradio 6 needs an older one.
+YCBCR = pytest.param("YCbCr", marks=pytest.mark.skipif(PIL.__version__ < "13", reason="Pillow"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", YCBCR])
 def test_any_mode(tmp_path, mode):
     suffix = "tiff" if mode in ("CMYK", "YCbCr") else "png"
     white = Image.new("RGB", (50, 40), "white").convert(mode)

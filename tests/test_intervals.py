@@ -28,3 +28,10 @@ def test_one_run_has_no_interval():
 )
 def test_interval_of_a_share_is_wilsons(count, total, interval):
     assert share_interval_95(count, total) == pytest.approx(interval, abs=0.001)
+
+
+def test_share_is_from_0_to_1():
+    """Of 5, for example, a rounding error is below 0, and was printed as -0.0 %."""
+    for total in range(1, 100):
+        for share in (*share_interval_95(0, total), *share_interval_95(total, total)):
+            assert 0 <= share <= 1 and f"{share:.1f}"[0] != "-"
