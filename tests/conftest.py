@@ -64,7 +64,7 @@ def train(experiment, *arguments, cwd, name="mine"):
 
 
 def captured(function, script, arguments, cwd):
-    keras.utils.clear_session()  # so that layers are called as in a new process
+    keras.utils.clear_session(free_memory=False)  # so that layers are called as in a new process
     output, errors = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -250,4 +250,4 @@ def offline(request, monkeypatch):
 def float32():
     """No test inherits the precision or the names of layers that another one left behind."""
     keras.config.set_dtype_policy("float32")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
