@@ -334,11 +334,9 @@ def name_of_loss(model):
     name = "cross-entropy" if "cross" in name and "focal" not in name else "loss"
     if getattr(model.loss, "label_smoothing", 0):
         name += " to smoothed labels"
-    if not model.losses:
-        return name
-    for_weights = sum(weights.regularizer is not None for weights in model.trainable_variables)
-    is_for_weights = for_weights == len(model.losses)  # a layer may have one for its output, too
-    return f"{name} + {'penalty for weights' if is_for_weights else 'penalties'}"
+    if any(layer.activity_regularizer for layer in model.layers):  # for what a layer puts out
+        return f"{name} + penalties"
+    return f"{name} + penalty for weights" if model.losses else name
 
 
 def operations_per_image(model):

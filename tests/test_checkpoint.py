@@ -63,7 +63,7 @@ def test_checkpoint_that_fails_halfway_leaves_the_earlier_one(tmp_path, model, m
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoint.np, "save", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UsageError, match="disk full"):
         save_checkpoint(
             tmp_path / "run.keras", model, {"epochs_trained": 2}, [{"kept": np.ones(1)}]
         )

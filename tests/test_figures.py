@@ -1,3 +1,4 @@
+from machinery.errors import UsageError
 from machinery.figures import fonts_for, save_figure
 
 import matplotlib.pyplot as plt
@@ -24,7 +25,7 @@ def test_figure_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UsageError, match="disk full"):
         save_figure(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_text() == "earlier"
     assert len(list(tmp_path.iterdir())) == 1
