@@ -6,8 +6,9 @@ import zipfile
 from conftest import TINY, assert_refused, call, result, tiny_network, train
 from data import folder as data_folder
 from data.download import find_dataset
-from harness import Experiment
+from harness import Experiment, load_dataset
 from machinery.errors import UsageError
+from machinery.options import option_parser, parse_options
 from test_cifar10 import npz
 
 import numpy as np
@@ -269,6 +270,16 @@ def test_npz_of_three_classes(tmp_path, labels):
     dataset = find_dataset(write_npz(tmp_path / "three.npz", y_train=labels))
     assert dataset.class_names == ("class 0", "class 1", "class 2")
     assert dataset.y_train.tolist() == [0, 1, 2] * 4 and dataset.image_size() == 16
+
+
+def test_npz_of_more_images_than_cifar10_has(tmp_path, monkeypatch):
+    images, labels = np.zeros((60_000, 8, 8, 3), np.uint8), np.arange(60_000) % 3
+    few = {"x_test": images[:12], "y_test": labels[:12]}
+    path = write_npz(tmp_path / "many.npz", x_train=images, y_train=labels, **few)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["baseline1.py", "--data", str(path), "--limit", "55000"])
+    options = parse_options(option_parser(100))
+    assert len(load_dataset(find_dataset(options.data), options.limit)[0]) == 55_000
 
 
 @pytest.mark.parametrize(
