@@ -18,6 +18,7 @@ from data.image import DEER, load_image
 from harness import prep_pixels
 from machinery.errors import readable_errors
 from machinery.figures import picture_of, save_figure
+from machinery.files import blame
 from machinery.final_model import load_final_model, require_deer
 from machinery.grad_cam import COLOURS, draw_heat_maps, draw_seen, explain_answer
 from machinery.options import add_model, add_out, command, parse_options, script_parser
@@ -28,6 +29,7 @@ import tensorflow as tf
 from keras import layers
 
 MOST_BARS = 10
+MOST_FILTERS = 64
 
 
 def main():
@@ -47,7 +49,8 @@ def main():
         print(f"Trained {training['remark']}: expect mistakes.")
 
     images = tf.constant(*prep_pixels(photo[None]))
-    outputs, blocks, *answer = explain_answer(model, images)
+    with blame(options.model):
+        outputs, blocks, *answer = explain_answer(model, images)
     probabilities, labels, heat_maps = (tensor.numpy() for tensor in answer)
 
     heights = [2.9, *[1.6] * (1 + len(blocks))]
@@ -80,9 +83,10 @@ def draw_bars(ax, class_names, probabilities, labels):
 
 def draw_filters(figure, all_layers):
     first = next(layer for layer in all_layers if isinstance(layer, layers.Conv2D))
-    filters = np.moveaxis(first.kernel.numpy(), -1, 0)
+    filters = np.moveaxis(first.kernel.numpy(), -1, 0)[:MOST_FILTERS]
     n, height, width, channels = filters.shape
-    title = f"{n} filters of the first layer, {height}x{width} ({first.name}), "
+    of_all = "" if n == first.filters else f" of {first.filters}"
+    title = f"{n}{of_all} filters of the first layer, {height}x{width} ({first.name}), "
     if channels != 3:
         filters = filters.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
         title += "averaged over its input channels, "

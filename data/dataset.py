@@ -3,6 +3,8 @@
 import hashlib
 from typing import NamedTuple
 
+from machinery.errors import printable
+
 import numpy as np
 
 CLASS_NAMES = (
@@ -89,11 +91,13 @@ def validated(x_train, y_train, x_test, y_test, class_names=None):
 
 
 def require_class_names(names):
-    """Raise ValueError unless these are texts that can be printed, and two at least."""
+    """Raise ValueError unless these are different texts that can be printed, and two at least."""
     if not isinstance(names, list | tuple) or len(names) < 2:
         raise ValueError("it has no list of two classes or more")
+    if len({str(name).strip() for name in names} - {""}) < len(names):
+        raise ValueError("two of its classes have the same name, or one has none")
     for name in names:
-        if not isinstance(name, str) or not name.isprintable():
+        if not isinstance(name, str) or name != printable(name):
             raise ValueError(f"the class {name!a} has characters in its name that can't be printed")
 
 

@@ -6,7 +6,11 @@ import signal
 import sys
 import tempfile
 import traceback
+import unicodedata
 from pathlib import Path
+
+# https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings, and the next two sections
+EMBEDDINGS = "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"
 
 
 class UsageError(Exception):
@@ -85,9 +89,15 @@ def first_line(error):
 def printable(text):
     """Return a text with its control characters written out, as in `\\x1b`.
 
-    Whoever made a file may have chosen them to confuse the terminal of others.
+    Whoever made a file may have chosen them to confuse the terminal of others, or, by reversing
+    the direction of writing, its readers. Spaces and joiners of any script stay.
     """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(ascii(each)[1:-1] if is_control(each) else each for each in text)
+
+
+def is_control(character):
+    kind, direction = unicodedata.category(character), unicodedata.bidirectional(character)
+    return kind in ("Cc", "Cs") or direction in EMBEDDINGS
 
 
 def tell_in_one_line(kind, error, trace):

@@ -7,6 +7,7 @@ import textwrap
 import warnings
 from pathlib import Path
 
+from machinery.errors import printable
 from machinery.files import replace_when_complete
 
 import matplotlib
@@ -57,7 +58,7 @@ def picture_of(photo, purpose, folder, taken=()):
         photo: its path. purpose: what the picture's name begins with. folder: where it will be.
         taken: paths that belong to other photos, of the same name in other folders for example.
     """
-    stem = f"{purpose}_{Path(photo).name.replace('.', '_')}"
+    stem = f"{purpose}_{printable(Path(photo).name).replace('.', '_')}"
     path, number = Path(folder) / f"{stem}.png", 1
     while path in taken:
         number += 1

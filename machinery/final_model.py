@@ -128,6 +128,9 @@ def load_final_model(path):
             )
         if not all(np.isfinite(weights).all() for weights in model.get_weights()):
             raise ValueError("some of its weights are no numbers")
+        (answer,) = np.asarray(model(np.zeros((1, size, size, 3), np.float32), training=False))
+        if not (answer.min() >= 0 and abs(answer.sum() - 1) < 0.1):  # as coarse as bfloat16
+            raise ValueError("what it puts out is no probabilities")
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
     shipped = ", shipped with this project" if SHIPPED in path.absolute().parents else ""
     print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs{shipped}")

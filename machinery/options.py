@@ -24,6 +24,7 @@ SAMPLE_BATCH_DIVISOR = 4
 
 MOST_IMAGE_SIZE = 512
 MOST_EPOCHS = 1_000_000
+MOST_IMAGES_PER_STEP = 1_000_000
 
 
 def script_parser(usage="%(prog)s [options]"):
@@ -48,7 +49,7 @@ def option_parser(epochs):
     add = parser.add_argument
     add("--epochs", type=whole_number(1, MOST_EPOCHS), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
-    add("--batch-size", type=whole_number(1), metavar="N",
+    add("--batch-size", type=whole_number(1, MOST_IMAGES_PER_STEP), metavar="N",
         help="images per step (64; batch_256.py: 256, speedrun.py: 512, transfer_shipped.py: 16; "
         "a quarter of that with --sample)")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
@@ -244,7 +245,9 @@ def command(script, options=None):
         words += ["--image-size", str(options.image_size)]
     # A path that begins like an option would be taken for one.
     paths = {out, model, getattr(options, "data", None)}
-    return shlex.join(f"./{each}" if each in paths and each[0] == "-" else each for each in words)
+    return shlex.join(
+        f"./{each}" if each in paths and each.startswith("-") else each for each in words
+    )
 
 
 def tensorboard_command(out):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from data.dataset import CLASS_NAMES
 from data.splits import Fold
-from machinery.errors import UsageError
+from machinery.errors import UsageError, printable
 from machinery.files import (
     archive,
     read_array,
@@ -261,6 +261,8 @@ def require_result(result):
     require_if_there(result.get("hardware", {}), HARDWARE_FORM)
     if "fold" in result["settings"]:
         Fold.parse(result["settings"]["fold"])
+    for when in filter(None, (result["started"], result["finished"])):
+        datetime.fromisoformat(when)  # it goes into names of files
 
 
 def require_if_there(record, form):
@@ -279,7 +281,7 @@ def require(record, form):
         value = record[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"not the result of a run: {name} is no {kind}")
-        if isinstance(value, str) and not value.isprintable():
+        if isinstance(value, str) and value != printable(value):
             raise ValueError(f"not the result of a run: {name} has control characters")
         if isinstance(value, int | float) and not abs(value) < 1e15:
             raise ValueError(f"not the result of a run: {name} is no number that can be")
@@ -301,6 +303,8 @@ def read_history(path, epochs=None):
         with reading(path, MOST_BYTES) as file:
             rows = csv.DictReader(io.TextIOWrapper(file, newline=""))
             columns = set(rows.fieldnames or ())
+            if len(columns) < len(rows.fieldnames or ()):
+                raise ValueError("not the history of a run: two columns have the same name")
             evaluations = columns & set().union(*TEST_OR_VALIDATION)  # none of --all-images
             complete = columns >= COLUMNS and evaluations in (set(), *TEST_OR_VALIDATION)
             if not complete and columns != {"epoch"}:  # which stands alone before the first epoch

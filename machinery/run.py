@@ -12,7 +12,7 @@ from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_histo
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
 from machinery.errors import UsageError
-from machinery.files import archive, replace_when_complete
+from machinery.files import archive, blame, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
 from machinery.recipe import differences, layers_of, recipe_of
@@ -201,7 +201,8 @@ class Run:
                 continue
             try:
                 model, record, states = load_checkpoint(path)
-                require(record, RECORD_FORM)
+                with blame(path):
+                    require(record, RECORD_FORM)
                 if not isinstance(states, list) or not 0 < record["epochs_trained"] <= self.epochs:
                     raise ValueError(f"{path}: damaged or foreign (its epochs, or its callbacks)")
                 said = layers_of(record["recipe"])

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from conftest import ROOT
-from machinery.errors import UsageError, readable_errors
+from machinery.errors import UsageError, printable, readable_errors
 
 import pytest
 import tensorflow as tf
@@ -52,6 +52,24 @@ def leaving(error):
 def test_errors_of_the_users_are_one_line_and_exit_code_2(capsys, error, told):
     assert leaving(error) == 2
     assert capsys.readouterr().err == f"script.py: error: {told}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Screenshot 1.00\u202fPM",
+        "白\u3000猫",
+        "\u0645\u06cc\u200c\u062e\u0648",
+        "\U0001f469\u200d\U0001f33e",
+    ],
+)
+def test_spaces_and_joiners_of_any_script_stay(text):
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "\u202egnp.exe", "\udcff", "a\nb"])
+def test_what_controls_the_terminal_is_written_out(text):
+    assert printable(text).isprintable() and "\\" in printable(text)
 
 
 def test_ctrl_c_leaves_as_a_shell_reports_it(capsys):

@@ -284,7 +284,26 @@ def test_model_without_convolutions_is_refused(tmp_path):
     assert_refused(explained(tiny_network(), tmp_path), "the model has no convolutions")
 
 
+def test_model_that_can_not_be_explained_is_refused(tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    maps = keras.layers.Conv2D(2, 3)(inputs)
+    maps = keras.layers.ZeroPadding2D(0)(keras.ops.stop_gradient(maps))
+    scores = keras.layers.Dense(10)(keras.layers.Flatten()(maps))
+    model = keras.Model(inputs, keras.layers.Softmax()(scores))
+    path = saved(model, tmp_path / "model.keras")
+    assert_refused(call("explain.py", "--model", path, cwd=tmp_path), f"{path}: damaged or foreign")
+
+
+def test_many_filters_are_not_all_drawn(monkeypatch):
+    titles = []
+    monkeypatch.setattr(explain, "draw_tiles", lambda figure, title, *others: titles.append(title))
+    layer = layers.Conv2D(500, 3)
+    layer.build((None, 8, 8, 3))
+    draw_filters(None, [layer])
+    assert titles[0].startswith("64 of 500 filters of the first layer")
+
+
 def test_model_without_softmax_is_refused(tmp_path):
     model = red_and_blue()
-    model.layers[-1].activation = keras.activations.sigmoid
+    model.layers[-1].activation = keras.activations.sparsemax
     assert_refused(explained(model, tmp_path), model.layers[-1].name, "no softmax")

@@ -170,6 +170,8 @@ def test_model_whose_weights_are_no_numbers_is_refused(tmp_path):
         (["cat"], "no list of two classes or more"),
         ("cat", "no list of two classes or more"),
         (["cat", 7], "the class 7 has characters"),
+        (["cat", "cat"], "two of its classes have the same name"),
+        (["cat", " "], "one has none"),
         (["cat", "\x1b[2J"], r"the class '\\x1b\[2J' has characters"),
     ],
 )
@@ -177,6 +179,16 @@ def test_names_that_are_no_list_of_classes_are_refused(tmp_path, names, reason):
     result = RESULT | {"dataset": {"class_names": names}}
     save_final_model(tiny_network(), result, tmp_path / "model.h5")
     with pytest.raises(UsageError, match=reason):
+        load_final_model(tmp_path / "model.h5")
+
+
+@pytest.mark.parametrize("activation", ["linear", "sigmoid", "log_softmax"])
+def test_model_that_puts_out_no_probabilities_is_refused(tmp_path, activation):
+    model = tiny_network()
+    model.layers[-1].activation = keras.activations.get(activation)
+    model.layers[-1].bias.assign(np.ones(10))
+    save_final_model(model, RESULT, tmp_path / "model.h5")
+    with pytest.raises(UsageError, match="no probabilities"):
         load_final_model(tmp_path / "model.h5")
 
 

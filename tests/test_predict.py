@@ -125,7 +125,8 @@ def test_photo_of_a_phone_in_a_format_that_is_not_read_says_how_to_convert_it(tm
 
 def test_name_of_a_photo_does_not_control_the_terminal(tmp_path):
     Image.new("RGB", (50, 40)).save(tmp_path / "a\x1b[2J.png")
-    assert "\na\\x1b[2J.png: " in predict(tmp_path, "a\x1b[2J.png").output
+    ended = predict(tmp_path, "--save", "answers", "a\x1b[2J.png")
+    assert "\na\\x1b[2J.png: " in ended.output and "\x1b" not in ended.output
 
 
 @pytest.mark.dataset

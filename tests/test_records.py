@@ -126,7 +126,7 @@ INCOMPLETE = [{**RESULT, "settings": settings} for settings in (3, {}, {**SETTIN
 INCOMPLETE += [{key: value for key, value in RESULT.items() if key != name} for name in RESULT]
 ODD = {
     "test_accuracy": "high", "published_accuracy": 10**400, "remark": None, "name": 7,
-    "started": "\x1b[2J",
+    "started": "\x1b[2J", "finished": "../../2026-01-02",
     "training_petaflop": "abc", "epochs_trained": 1.5, "fold_accuracy": True,
     "hardware": {"gpus": 5}, "dataset": {"sha256": 1},
 }  # fmt: skip
@@ -159,7 +159,8 @@ DAMAGED_HISTORIES = [
     f"{HEAD}\n1,x,1,1,1,1\n", f"{HEAD}\n1\n", f"{HEAD}\n1,1,1,1,1,1,1\n", f"{HEAD}\n2,1,1,1,1,1\n",
     f"{HEAD}\n1,1,1,1,1,1\n1,1,1,1,1,1\n", f"{HEAD}\n1.5,1,1,1,1,1\n", "epoch,seconds\n1,1\n",
     f"{HEAD}\n1,1,1,1,1,nan\n", f"{HEAD}\n1,1,1,1,1,inf\n", f"{HEAD}\n1,1,1,1,1,1e200\n",
-    "train_loss\n1\n", "", "\0\0\0\0", "\xff\xfe\n1", '"' * 200_001, "x" * 200_001,
+    f"{HEAD},test_loss\n1,1,1,1,1,1,1\n", "train_loss\n1\n",
+    "", "\0\0\0\0", "\xff\xfe\n1", '"' * 200_001, "x" * 200_001,
 ]  # fmt: skip
 
 
