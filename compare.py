@@ -177,7 +177,7 @@ def read_runs(folders):
             name = printable(together[0][0].stem)
             if len(folders) > 1:
                 parents = [path.parent.resolve() for path, _, _ in together]
-                name = f"{Path(os.path.commonpath(parents)).name}/{name}"
+                name = f"{printable(Path(os.path.commonpath(parents)).name)}/{name}"
             _, results, histories = zip(*together, strict=True)
             rows.append(Row(name, list(results), list(histories)))
 

@@ -26,6 +26,7 @@ from machinery.options import (
     parse_options,
     writable_folder,
 )
+from machinery.records import RunFiles
 
 
 def main():
@@ -47,6 +48,9 @@ def main():
     allowed = [f".{options.format}"] if options.format else [".h5", ".keras"]
     if model_path.suffix not in allowed:
         parser.error(f"argument --model: {model_path} must end in {' or '.join(allowed)}")
+    own = RunFiles.of(options.out, "final_model", options.seed)
+    if model_path.absolute() in [path.absolute() for path in own]:
+        parser.error(f"argument --model: the run keeps something else in {model_path}")
     writable_folder(parser, "--model", model_path.parent)
     if model_path.exists():
         writable_folder(parser, "--model", model_path.parent / EARLIER)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from data.batches import Batches, TrainingBatches
 from data.download import find_dataset
 from data.splits import balanced_indices, hold_out
-from machinery.errors import UsageError, readable_errors
+from machinery.errors import readable_errors
 from machinery.fast_layers import fuse_batch_norm
 from machinery.figures import save_figure
 from machinery.options import command, option_parser, parse_options
@@ -167,8 +167,6 @@ def load_dataset(dataset=None, limit=None):
     dataset = dataset or find_dataset()
     trainX, trainY, testX, testY = dataset.arrays().values()
     if limit:
-        if limit > len(trainX):
-            raise UsageError(f"--limit {limit} is above the {len(trainX):,} training images")
         train = balanced_indices(trainY, limit)
         test = balanced_indices(testY, min(len(testX), max(10, limit // 5)))
         trainX, trainY, testX, testY = trainX[train], trainY[train], testX[test], testY[test]

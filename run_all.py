@@ -215,7 +215,7 @@ def report(jobs, left, running, slots):
 
 def seed_list(text):
     """Parse `0,1,2`; a type for argparse."""
-    return [whole_number(0, 2**32 - 1)(seed) for seed in text.split(",")]
+    return list(dict.fromkeys(whole_number(0, 2**32 - 1)(seed) for seed in text.split(",")))
 
 
 def ray_address(text):

@@ -130,7 +130,8 @@ def read_pictures(path, folders, pictures, size):
         found = f"the class {class_names[0]} alone" if class_names else "no classes"
         raise UsageError(f"{path} has {found}, and there must be two at least: {FORM}")
 
-    pictures = sorted(each for each in pictures if not is_hidden(each.parts))
+    pictures = [each for each in pictures if not is_hidden(each.parts)]
+    pictures.sort(key=lambda each: each.parts)
     in_classes = [each for each in pictures if len(each.parts) > depth + 1]
     if len(in_classes) < len(pictures):
         print(f"Left out: {len(pictures) - len(in_classes)} files in no folder of a class")

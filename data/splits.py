@@ -44,11 +44,16 @@ def balanced_indices(labels, count):
 
     Args:
         labels: uint8 (n,).
-        count: how many, at most n.
+        count: how many.
 
     Returns:
         Sorted int64 (count,).
+
+    Raises:
+        UsageError: if there are fewer.
     """
+    if count > len(labels):
+        raise UsageError(f"--limit {count} is above the {len(labels):,} training images")
     rank_in_class = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = labels == label
@@ -95,8 +100,9 @@ def hold_out(images, labels, fold=None):
     if fold:
         held_out = deal_into_folds(labels.argmax(axis=1), fold.count) == fold.number
     else:
+        tenth = min(len(labels), max(10, len(labels) // 10))
         held_out = np.zeros(len(labels), dtype=bool)
-        held_out[balanced_indices(labels.argmax(axis=1), max(10, len(labels) // 10))] = True
+        held_out[balanced_indices(labels.argmax(axis=1), tenth)] = True
     if held_out.all():
         raise UsageError(f"{len(labels)} training images are too few to hold some of them out")
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])

@@ -166,8 +166,9 @@ def replace_when_complete(path):
         synchronize(temporary)
         os.replace(temporary, path)
         synchronize(path.parent)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else first_line(error)
+    except (OSError, RuntimeError) as error:  # HDF5's, when a full disk keeps it from closing
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else first_line(error)
         raise UsageError(f"{path} can't be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -23,9 +23,11 @@ def only_owner(path, what, wait=False):
     """
     path = Path(path)
     while True:
+        if path.is_symlink():
+            raise UsageError(f"{path} is a symbolic link where a lock should be: remove it")
         with contextlib.suppress(FileNotFoundError):
             require_regular(path)
-        file = open(path, "a+")  # noqa: SIM115 - closed, and thereby released, below
+        file = open(path, "a+", errors="replace")  # noqa: SIM115 - closed, and thereby released, below
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,6 +44,10 @@ def only_owner(path, what, wait=False):
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()
+    file.seek(0)
+    if (left := file.read(100).strip()) and not left.isdecimal():
+        file.close()
+        raise UsageError(f"{path} is no lock, but somebody's file: move it away")
     try:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

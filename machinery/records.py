@@ -20,6 +20,7 @@ from machinery.files import (
 )
 
 MOST_BYTES = 10_000_000  # of a NAME.json or NAME.csv
+MOST_CHARACTERS = 5_000  # of a text in it, a path for example
 
 # What the other scripts take for granted in a result, in `settings` and beside them.
 RESULT_FORM = {
@@ -259,6 +260,8 @@ def require_result(result):
     require_if_there(result["settings"], LATER_SETTINGS_FORM)
     require_if_there(result["dataset"], DATASET_FORM)
     require_if_there(result.get("hardware", {}), HARDWARE_FORM)
+    for gpu in result.get("hardware", {}).get("gpus", []):
+        require({"gpu": gpu}, {"gpu": str})
     if "fold" in result["settings"]:
         Fold.parse(result["settings"]["fold"])
     for when in filter(None, (result["started"], result["finished"])):
@@ -281,6 +284,8 @@ def require(record, form):
         value = record[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"not the result of a run: {name} is no {kind}")
+        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+            raise ValueError(f"not the result of a run: {name} is too long")
         if isinstance(value, str) and value != printable(value):
             raise ValueError(f"not the result of a run: {name} has control characters")
         if isinstance(value, int | float) and not abs(value) < 1e15:
@@ -324,9 +329,16 @@ def read_history(path, epochs=None):
     return history
 
 
-def require_columns(settings, history):
-    """Raise ValueError unless a history has the evaluations that its run's settings ask for."""
+def require_columns(settings, history, exactly=False):
+    """Raise ValueError unless a history has the evaluations that its run's settings ask for.
+
+    Args:
+        exactly: whether other columns than a run writes are refused, too: it could not go on.
+    """
     split = evaluated_on(settings)
+    evaluations = {f"{split}_loss", f"{split}_accuracy"} if split else set()
+    if exactly and set(history) != COLUMNS | evaluations:
+        raise ValueError("its columns are not those of this run")
     if history["epoch"] and split and f"{split}_accuracy" not in history:
         raise ValueError(f"its history has no {split}_accuracy")
 

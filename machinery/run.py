@@ -8,6 +8,7 @@ from datetime import datetime
 
 from data.dataset import CLASS_NAMES
 from data.download import find_dataset
+from data.splits import balanced_indices, hold_out
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_history, tensorboard
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
@@ -26,6 +27,7 @@ from machinery.records import (
     read_history,
     remark_on_data,
     require,
+    require_columns,
     stopped_early,
     without_accuracy,
     write_history,
@@ -149,9 +151,18 @@ class Run:
                     f"{self.files.result} was started with other images, from {source}"
                 )
             self.result["started"] = earlier["started"]
-        else:
+        self.require_enough_images()
+        if not self.options.resume:
             archive_earlier_run(earlier, self.files)
         write_result(self.files.result, self.result)
+
+    def require_enough_images(self):
+        """Refuse what the harness would refuse, before an earlier run is archived for it."""
+        labels = self.dataset.y_train
+        if self.options.limit:
+            labels = labels[balanced_indices(labels, self.options.limit)]
+        if self.evaluated_on == "validation":
+            hold_out(labels, keras.utils.to_categorical(labels), self.options.fold)
 
     def published_accuracy(self):
         """Return what the tutorial publishes, None for images of another kind than CIFAR-10's."""
@@ -203,12 +214,15 @@ class Run:
                 model, record, states = load_checkpoint(path)
                 with blame(path):
                     require(record, RECORD_FORM)
-                if not isinstance(states, list) or not 0 < record["epochs_trained"] <= self.epochs:
+                are_states = isinstance(states, list) and all(isinstance(s, dict) for s in states)
+                if not are_states or not 0 < record["epochs_trained"] <= self.epochs:
                     raise ValueError(f"{path}: damaged or foreign (its epochs, or its callbacks)")
                 said = layers_of(record["recipe"])
                 if not model.compiled or layers_of(recipe_of(self.experiment, model)) != said:
                     raise ValueError(f"{path}: damaged or foreign (other layers than it says)")
                 history = read_history(self.files.history, record["epochs_trained"])
+                with blame(self.files.history):
+                    require_columns(self.settings, history, exactly=True)
                 return model, record, states, history
             except (UsageError, ValueError) as error:
                 print(f"{error}. Going back to what was saved before", flush=True)

@@ -246,6 +246,7 @@ def test_what_a_living_process_is_just_writing_stays(tmp_path):
     [
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (OSError("Can't write data (file write failed)"), "file write failed"),  # HDF5's
+        (RuntimeError("Slist already enabled?"), "Slist"),  # HDF5's, too, on a full disk
     ],
 )
 def test_what_can_not_be_written_is_named(tmp_path, error, told):

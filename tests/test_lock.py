@@ -104,3 +104,21 @@ def test_pipe_in_the_place_of_a_lock_is_refused_and_not_waited_for(tmp_path):
     with refused, only_owner(tmp_path / "run.lock", "the run"):
         pass
     assert owner_of(tmp_path / "run.lock") is None
+
+
+def test_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    (tmp_path / "run.lock").symlink_to("mine.txt")
+    refused = pytest.raises(UsageError, match=r"run\.lock is a symbolic link")
+    with refused, only_owner(tmp_path / "run.lock", "the run"):
+        pass
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("content", [b"my notes", b"\xff\xfe"])
+def test_file_of_the_users_own_in_the_place_of_a_lock_is_kept(tmp_path, content):
+    (tmp_path / "run.lock").write_bytes(content)
+    refused = pytest.raises(UsageError, match=r"run\.lock is no lock")
+    with refused, only_owner(tmp_path / "run.lock", "the run"):
+        pass
+    assert (tmp_path / "run.lock").read_bytes() == content

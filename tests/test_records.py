@@ -128,7 +128,7 @@ ODD = {
     "test_accuracy": "high", "published_accuracy": 10**400, "remark": None, "name": 7,
     "started": "\x1b[2J", "finished": "../../2026-01-02",
     "training_petaflop": "abc", "epochs_trained": 1.5, "fold_accuracy": True,
-    "hardware": {"gpus": 5}, "dataset": {"sha256": 1},
+    "hardware": {"gpus": 5}, "loss": 6000 * "x", "dataset": {"sha256": 1},
 }  # fmt: skip
 ODD_SETTINGS = {"limit": [1], "sample": {}, "mixed_precision": [], "batch_size": None, "fold": 1}
 INCOMPLETE += [{**RESULT, name: value} for name, value in ODD.items()]

@@ -476,6 +476,31 @@ def test_ctrl_c_while_the_picture_is_drawn_loses_nothing(monkeypatch, tmp_path):
     assert files_of(tmp_path) == ["mine.csv", "mine.json", "mine.png"]
 
 
+@pytest.mark.parametrize("options", [("--limit", 5000), ("--fold", "1/100")])
+def test_options_that_are_refused_leave_a_finished_run_where_it_is(tmp_path, sample, options):
+    arrays = {name: array[:50] for name, array in sample.arrays().items()}
+    np.savez(tmp_path / "own.npz", **arrays)
+    own = ("--data", "own.npz", "--epochs", 1)
+    train(mine(), *own, cwd=tmp_path)
+    before = files_of(tmp_path)
+    assert train(mine(), *own, *options, cwd=tmp_path).code == 2
+    assert files_of(tmp_path) == before
+    assert not list((tmp_path / "runs").rglob("fold*/*")) + list((tmp_path / "runs").glob("earl*"))
+
+
+@pytest.mark.parametrize("change", ["more", "other"])
+def test_history_with_other_columns_is_put_aside(tmp_path, change):
+    with ctrl_c_after(1):
+        train(mine(), *THREE, cwd=tmp_path)
+    path = tmp_path / "runs" / "mine.csv"
+    head, row = path.read_text().split()
+    head = head.replace("test_", "validation_") if change == "other" else f"{head},lr"
+    path.write_text(f"{head}\n{row}{',1' if change == 'more' else ''}\n")
+    ended = train(mine(), *THREE, "--resume", cwd=tmp_path)
+    assert ended.code == 0 and "its columns are not those of this run" in ended.output
+    assert len(list((tmp_path / "runs/earlier").iterdir())) >= 2
+
+
 def test_run_whose_first_epoch_fails_can_be_started_again(tmp_path):
     def define_model(*shape):
         raise OSError("no memory")
