@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
+from data.dataset import CIFAR10_SHA256
+from data.download import NOT_OFFICIAL
 from data.splits import Fold
 from experiments import ALL, origin_of
 from machinery.curves import draw_accuracy, draw_loss, draw_time
@@ -150,20 +152,24 @@ def read_runs(folders):
     alike = {}
     for path in paths.values():
         try:
-            run = path, read_result(path), read_history(path.with_suffix(".csv"))
+            result = read_result(path)
+            if not result:
+                raise UsageError(f"{path}: there is no such file")
+            trained = result.get("epochs_trained", result["settings"]["epochs"])
+            epochs = trained if result["finished"] else None  # as many as there are
+            history = read_history(path.with_suffix(".csv"), epochs)
             with blame(path):
-                require_columns(run[1]["settings"], run[2])
+                require_columns(result["settings"], history)
         except UsageError as error:
             print(f"Left out: {error}", file=sys.stderr)
             continue
-        settings = dict(run[1]["settings"])
+        settings = dict(result["settings"])
         if "fold" in settings:
             settings["fold"] = Fold.parse(settings["fold"]).count
         else:
             settings["seed"] = None
-        unfinished = not run[1]["finished"]
-        key = path.stem, str(settings), run[1]["remark"], unfinished
-        alike.setdefault(key, []).append(run)
+        key = path.stem, str(settings), result["remark"], not result["finished"]
+        alike.setdefault(key, []).append((path, result, history))
     if not alike:
         raise UsageError(
             f"no runs in {', '.join(map(str, folders))}: "
@@ -322,9 +328,14 @@ def repeating_command(row, words, experiment):
     """
     parser = option_parser(experiment.epochs)
     parser.set_defaults(mixed_precision=None)  # it depends on the processor: say it in any case
-    sample = ["--sample"] if row.settings.get("sample") else []
+    data = row.results[0]["dataset"]
+    images = ["--sample"] if row.settings.get("sample") else []
+    if not images and data.get("sha256", CIFAR10_SHA256) != CIFAR10_SHA256:
+        images = ["--data", data.get("source", "PATH").removesuffix(NOT_OFFICIAL)]
+        if data.get("image_size", 32) != 32:
+            images += ["--image-size", str(data["image_size"])]
     name = row.settings["experiment"]
-    usual = Run(name, name, experiment, parser.parse_args(sample)).settings
+    usual = Run(name, name, experiment, parser.parse_args(images)).settings
     special = {
         setting: row.settings.get(setting)
         for setting in usual
@@ -332,7 +343,7 @@ def repeating_command(row, words, experiment):
     }
     if row.settings.get("all_images"):
         words = ["finalize.py", "--experiment", name, "--all-images"]
-    again = shlex.join(["python", *words, *sample, *words_of(Namespace(**special), parser)])
+    again = shlex.join(["python", *words, *images, *words_of(Namespace(**special), parser)])
     seeds = sorted(result["settings"]["seed"] for result in row.results)
     if len(seeds) > 1 and not row.folds:
         return f"for seed in {' '.join(map(str, seeds))}; do {again} --seed $seed; done"

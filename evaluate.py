@@ -24,7 +24,7 @@ from machinery.diagnosis import (
     with_temperature,
 )
 from machinery.errors import UsageError, readable_errors
-from machinery.final_model import load_final_model
+from machinery.final_model import listed, load_final_model, require_probabilities
 from machinery.intervals import share_interval_95
 from machinery.options import (
     add_data,
@@ -58,7 +58,7 @@ def main():
     class_names = training["dataset"]["class_names"]
     if list(dataset.class_names) != class_names or dataset.image_size() != size:
         raise UsageError(
-            f"{options.model} tells {', '.join(class_names)} apart, in images of {size}x{size} "
+            f"{options.model} tells {listed(class_names)} apart, in images of {size}x{size} "
             "pixels: name such images with --data"
         )
     trainX, trainY, testX, testY = load_dataset(dataset)
@@ -70,6 +70,7 @@ def main():
         )
 
     probabilities, labels = predict(testX, testY), testY.argmax(axis=1)
+    require_probabilities(probabilities, options.model)
     predictions = probabilities.argmax(axis=1)
     right = predictions == labels
     trained = training["remark"] and f"trained {training['remark']}"

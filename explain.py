@@ -19,7 +19,7 @@ from harness import prep_pixels
 from machinery.errors import readable_errors
 from machinery.figures import picture_of, save_figure
 from machinery.files import blame
-from machinery.final_model import load_final_model, require_deer
+from machinery.final_model import load_final_model, require_deer, require_probabilities
 from machinery.grad_cam import COLOURS, draw_heat_maps, draw_seen, explain_answer
 from machinery.options import add_model, add_out, command, parse_options, script_parser
 
@@ -52,6 +52,7 @@ def main():
     with blame(options.model):
         outputs, blocks, *answer = explain_answer(model, images)
     probabilities, labels, heat_maps = (tensor.numpy() for tensor in answer)
+    require_probabilities(probabilities, options.model)
 
     heights = [2.9, *[1.6] * (1 + len(blocks))]
     figure = plt.figure(figsize=(10, 0.4 + sum(heights)), layout="constrained")

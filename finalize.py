@@ -17,7 +17,13 @@ from experiments import FINAL, load_experiment
 from harness import run_experiment
 from machinery.errors import UsageError, readable_errors
 from machinery.files import reading
-from machinery.final_model import EARLIER, MOST_BYTES, keep_earlier_model, save_final_model
+from machinery.final_model import (
+    EARLIER,
+    MOST_BYTES,
+    keep_earlier_model,
+    read_training,
+    save_final_model,
+)
 from machinery.lock import only_owner
 from machinery.options import (
     FINAL_MODEL,
@@ -26,7 +32,7 @@ from machinery.options import (
     parse_options,
     writable_folder,
 )
-from machinery.records import RunFiles
+from machinery.records import RunFiles, read_result
 
 
 def main():
@@ -71,10 +77,12 @@ def main():
 
     with only_owner(model_path.with_name(f"{model_path.name}.lock"), model_path):
         run_experiment(options.experiment, experiment, options, "final_model", save_model)
-        if not model_path.exists():  # --resume, of a run that was finished
+        run = read_result(own.result)
+        # --resume, of a run that was finished, saves no model
+        if not model_path.exists() or read_training(model_path)["started"] != run["started"]:
             raise UsageError(
-                f"the run is finished, but there is no model {model_path}: start without --resume "
-                "to train it again"
+                f"the run is finished, but its model is not in {model_path}: name the file that it "
+                "is in, or start without --resume to train it again"
             )
     if not options.all_images:
         print(f"Next:            {command('evaluate.py', options)}")

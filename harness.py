@@ -159,7 +159,7 @@ def load_dataset(dataset=None, limit=None):
 
     Returns:
         trainX, testX: uint8 images in 0..255, (n, 32, 32, 3) of CIFAR-10.
-        trainY, testY: float32 one-hot labels, (n, 10) of CIFAR-10.
+        trainY, testY: float64 one-hot labels, (n, 10) of CIFAR-10.
 
     Raises:
         UsageError: if CIFAR-10 can't be had, or there are fewer training images than the limit.

@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
-from data.dataset import MOST_CLASSES
+from data.folder import is_hidden
 from data.image import DEER, load_image
 from harness import prep_pixels
 from machinery.errors import UsageError, printable, readable_errors
 from machinery.figures import picture_of, save_figure
 from machinery.files import blame
-from machinery.final_model import load_final_model, require_deer
+from machinery.final_model import load_final_model, require_deer, require_probabilities
 from machinery.options import add_model, parse_options, script_parser, whole_number, writable_folder
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ def main():
     add("images", type=os.path.expanduser, nargs="*", default=[DEER], metavar="IMAGE",
         help=f"photos, or folders of them ({DEER.name}, a deer of the test set)")  # fmt: skip
     add_model(parser)
-    add("--top", type=whole_number(1, MOST_CLASSES), default=3, metavar="N",
+    add("--top", type=whole_number(1), default=3, metavar="N",
         help="how many classes to print (%(default)s)")  # fmt: skip
     add("--json", action="store_true",
         help="print nothing but a line of JSON for each photo, with all probabilities")  # fmt: skip
@@ -63,7 +63,8 @@ def main():
         except UsageError as error:
             fail(error)
             continue
-        (probabilities,) = model.predict(*prep_pixels(image[None]), verbose=0)
+        probabilities = model.predict(*prep_pixels(image[None]), verbose=0)[0]
+        require_probabilities(probabilities, options.model)
         likeliest = probabilities.argsort()[::-1][: options.top]
         shown = DEER.name if path == DEER else printable(str(path))
         if options.json:
@@ -90,24 +91,26 @@ def main():
 
 
 def photos(paths, fail):
-    """Return the photos that are named, and those in the folders that are, without hidden files.
+    """Return the photos that are named, and those anywhere in the folders that are, but hidden.
 
     Args:
         paths: of files and folders.
-        fail: function that is told why, for each of them that can't be looked at.
+        fail: function that is told why, for each folder that can't be looked into.
     """
     found = []
     for path in map(Path, paths):
-        try:
-            with blame(path):
-                inner = sorted(path.iterdir()) if path.is_dir() else [path]
-        except UsageError as error:
-            fail(error)
+        if not os.path.isdir(path):
+            found.append(path)
             continue
-        inside = [file for file in inner if file == path or not file.name.startswith(".")]
-        if not inside:
+        closed = []
+        files = [Path(place, name) for place, _, names in os.walk(path, onerror=closed.append)
+                 for name in names]  # fmt: skip
+        inside = [file for file in files if not is_hidden(file.relative_to(path).parts)]
+        for error in closed:
+            fail(f"{error.filename}: {error.strerror}")
+        if not inside and not closed:
             fail(f"there are no photos in {path}")
-        found += inside
+        found += sorted(inside)
     return found
 
 

@@ -183,7 +183,12 @@ def run_jobs(jobs, places):
             for job in left:
                 # Somebody else's process may have it: that of a run_all.py that was killed.
                 if free and job not in running and owner_of(job.files.lock) is None:
-                    job.start(free.pop())
+                    try:
+                        job.start(free[-1])
+                    except OSError as error:  # its log can't be written
+                        job.failure = f"{error.filename}: {error.strerror}"
+                        continue
+                    free.pop()
                     running.append(job)
                     last_report = -SECONDS_BETWEEN_REPORTS
             if time.monotonic() - last_report >= SECONDS_BETWEEN_REPORTS:

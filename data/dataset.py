@@ -1,9 +1,10 @@
 """Images, their labels, and what is on them: whatever the networks learn from has this form."""
 
 import hashlib
+import os
 from typing import NamedTuple
 
-from machinery.errors import printable
+from machinery.errors import UsageError, printable
 
 import numpy as np
 
@@ -20,15 +21,14 @@ CIFAR10_SHA256 = {
 }
 ARRAYS = tuple(CIFAR10_SHA256)
 
-MOST_CLASSES = 1_000
-SMALLEST_SIZE = 8  # in pixels; three poolings leave one
+SMALLEST_SIZE, MOST_IMAGE_SIZE = 8, 512  # in pixels; of 8, three poolings leave one
 
 
 class Dataset(NamedTuple):
     """Images to train on and to test on.
 
-    Images are uint8 (n, size, size, 3) in 0..255, labels uint8 or uint16 (n,), the classes'
-    indices, all C-contiguous. `sha256` has the hash of each array by its name.
+    Images are uint8 (n, size, size, 3) in 0..255, labels (n,), the classes' indices, of the
+    smallest unsigned type, all C-contiguous. `sha256` has the hash of each array by its name.
     """
 
     x_train: np.ndarray
@@ -64,8 +64,11 @@ def validated(x_train, y_train, x_test, y_test, class_names=None):
         ValueError: if they do not have the form that `Dataset` has, or a class has no images.
     """
     size = x_train.shape[1] if x_train.ndim == 4 else 32
-    if size < SMALLEST_SIZE or size % SMALLEST_SIZE:
-        raise ValueError(f"height and width of its images, {size}, are no multiple of 8 pixels")
+    if size % SMALLEST_SIZE or not SMALLEST_SIZE <= size <= MOST_IMAGE_SIZE:
+        raise ValueError(
+            f"height and width of its images, {size}, are no multiple of {SMALLEST_SIZE} up to "
+            f"{MOST_IMAGE_SIZE} pixels"
+        )
     arrays = []
     for kind, images, labels in (("training", x_train, y_train), ("test", x_test, y_test)):
         labels = indices_of(labels, kind)
@@ -83,11 +86,32 @@ def validated(x_train, y_train, x_test, y_test, class_names=None):
     for kind, labels in (("training", arrays[1]), ("test", arrays[3])):
         if not np.array_equal(np.unique(labels), np.arange(classes)):
             raise ValueError(f"the {kind} labels are not the {classes} classes 0 to {classes - 1}")
+    require_memory("the images", len(x_train) + len(x_test), size, classes)
     if not class_names:
         numbers = tuple(f"class {number}" for number in range(classes))
         class_names = CLASS_NAMES if classes == len(CLASS_NAMES) else numbers
     hashes = (hashlib.sha256(array).hexdigest() for array in arrays)
     return Dataset(*arrays, tuple(class_names), dict(zip(ARRAYS, hashes, strict=True)))
+
+
+def require_memory(what, images, size, classes):
+    """Refuse images that need more than a quarter of the memory: there will be copies.
+
+    Args:
+        what: they are, for the message.
+        images: how many; size: of each in pixels; classes: how many, for the one-hot labels.
+
+    Raises:
+        UsageError: says what they need.
+    """
+    needed = images * (size * size * 3 + 8 * classes)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory / 4:
+        raise UsageError(
+            f"{what}: {images:,} of {size}x{size} pixels in {classes:,} classes take "
+            f"{needed / 1e9:.1f} GB, too much for {memory / 1e9:.0f} GB of memory: take a smaller "
+            "--image-size, or fewer pictures"
+        )
 
 
 def require_class_names(names):
@@ -102,7 +126,7 @@ def require_class_names(names):
 
 
 def indices_of(labels, kind):
-    """Return labels, which may be one-hot, as indices, uint8 or uint16 (n,)."""
+    """Return labels, which may be one-hot, as indices (n,), of the smallest unsigned type."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if not ((labels == 0) | (labels == 1)).all() or not (labels.sum(axis=1) == 1).all():
@@ -111,6 +135,9 @@ def indices_of(labels, kind):
     labels = labels.reshape(-1)
     if labels.dtype.kind not in "ui":
         raise ValueError(f"the {kind} labels are not whole numbers")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
-        raise ValueError(f"the {kind} labels are not all from 0 to {MOST_CLASSES - 1}")
-    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
+    # Each class has an image: a label as large as their number says that a class has none.
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(labels):
+        raise ValueError(
+            f"the {kind} labels are not those of classes counted from 0, with an image at least"
+        )
+    return labels.astype(np.min_scalar_type(labels.max(initial=0)))

@@ -44,6 +44,8 @@ ARCHIVE, FOLDER_OF_BATCHES = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 MOST_ZIP_BYTES = 4_000_000_000  # of a zip of pictures; they are read one by one
 MOST_LISTING_BYTES = 20_000_000  # of some 200,000 pictures
 
+NOT_OFFICIAL = " (not the official CIFAR-10: its hashes differ)"
+
 KERAS_DATASETS = KERAS_HOME / "datasets"
 CACHE = KERAS_DATASETS / "cifar10-verified.npz"
 
@@ -101,7 +103,7 @@ def find_dataset(path=None, sample=False, image_size=None):
     elif path:
         dataset = read_path(Path(os.path.expanduser(path)), image_size)
         is_like_it = dataset.class_names == CLASS_NAMES and not dataset.is_cifar10()
-        verdict = " (not the official CIFAR-10: its hashes differ)" if is_like_it else ""
+        verdict = NOT_OFFICIAL if is_like_it else ""
         dataset = dataset._replace(source=f"{printable(str(path))}{verdict}")
     else:
         dataset = read_cache() or download_once()

@@ -6,11 +6,12 @@ Either train/CLASS/* and test/CLASS/*, or CLASS/*, of which a fifth is set aside
 import io
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from data.dataset import validated
+from data.dataset import require_memory, validated
 from data.image import MOST_BYTES, read_image
 from machinery.errors import UsageError
 from machinery.files import blame, reading
@@ -83,9 +84,10 @@ def read_zip(path, archive, size):
     """
     folders, pictures = set(), []
     for member in archive.infolist():
-        parts = tuple(part for part in member.filename.split("/") if part)
-        folders |= {parts[:depth] for depth in range(1, len(parts) + member.is_dir())}
-        if not member.is_dir() and member.file_size <= MOST_BYTES:
+        name = member.filename.replace("\\", "/")  # some programs of Windows write it so
+        parts, is_folder = tuple(part for part in name.split("/") if part), name.endswith("/")
+        folders |= {parts[:depth] for depth in range(1, len(parts) + is_folder)}
+        if not is_folder and member.file_size <= MOST_BYTES:
             pictures.append(Picture(parts, lambda member=member: unpacked(archive, member)))
     shown = {parts for parts in folders if not is_hidden(parts)}
     tops = {parts[0] for parts in shown}
@@ -110,6 +112,11 @@ def is_hidden(parts):
     return any(part.startswith((".", "__")) for part in parts)
 
 
+def composed(parts):
+    """Return names with each letter as one character: macOS writes `é` as two, others as one."""
+    return tuple(unicodedata.normalize("NFC", part) for part in parts)
+
+
 def read_pictures(path, folders, pictures, size):
     """Read pictures, and label them by the folders that they are in.
 
@@ -119,7 +126,7 @@ def read_pictures(path, folders, pictures, size):
         pictures: a list of `Picture`.
         size: see `read_folder`, for what is returned and raised, too.
     """
-    folders = {parts for parts in folders if not is_hidden(parts)}
+    folders = {composed(parts) for parts in folders if not is_hidden(parts)}
     tops = {parts[0] for parts in folders}
     has_splits = bool(tops & SPLITS)
     if has_splits and tops != SPLITS:
@@ -130,14 +137,18 @@ def read_pictures(path, folders, pictures, size):
         found = f"the class {class_names[0]} alone" if class_names else "no classes"
         raise UsageError(f"{path} has {found}, and there must be two at least: {FORM}")
 
-    pictures = [each for each in pictures if not is_hidden(each.parts)]
+    pictures = [
+        each._replace(parts=composed(each.parts)) for each in pictures if not is_hidden(each.parts)
+    ]
     pictures.sort(key=lambda each: each.parts)
     in_classes = [each for each in pictures if len(each.parts) > depth + 1]
     if len(in_classes) < len(pictures):
         print(f"Left out: {len(pictures) - len(in_classes)} files in no folder of a class")
     order = np.random.default_rng(0).permutation(len(in_classes))  # no class comes first
+    require_memory(path, len(in_classes), size, len(class_names))
     pictures, images = decoded(path, [in_classes[index] for index in order], size)
-    labels = np.array([class_names.index(each.parts[depth]) for each in pictures], dtype=np.int64)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([label_of[each.parts[depth]] for each in pictures], dtype=np.int64)
     if has_splits:
         is_test = np.array([each.parts[0] == "test" for each in pictures], dtype=bool)
     else:
@@ -161,14 +172,6 @@ def decoded(path, pictures, size):
     Returns:
         `(pictures, images)`: a list, and uint8 (n, size, size, 3).
     """
-    needed = len(pictures) * size * size * 3
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory / 4:  # there will be copies
-        raise UsageError(
-            f"{path}: {len(pictures):,} pictures of {size}x{size} pixels take "
-            f"{needed / 1e9:.1f} GB, too much for {memory / 1e9:.0f} GB of memory: take a smaller "
-            "--image-size, or fewer pictures"
-        )
     images = np.empty((len(pictures), size, size, 3), np.uint8)
     kept, left_out = [], []
     bar = keras.utils.Progbar(len(pictures), verbose=sys.stdout.isatty(), unit_name="picture")

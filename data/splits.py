@@ -89,7 +89,7 @@ def hold_out(images, labels, fold=None):
 
     Args:
         images: (n, height, width, channels). labels: one-hot (n, classes).
-        fold: a `Fold`, which is split off. None splits a tenth off.
+        fold: a `Fold`, which is split off. None splits a tenth off, but one of each class at least.
 
     Returns:
         `(images, labels), (held_out_images, held_out_labels)`.
@@ -100,9 +100,9 @@ def hold_out(images, labels, fold=None):
     if fold:
         held_out = deal_into_folds(labels.argmax(axis=1), fold.count) == fold.number
     else:
-        tenth = min(len(labels), max(10, len(labels) // 10))
+        tenth = max(labels.shape[1], len(labels) // 10)  # one of each class
+        if tenth > len(labels) / 2:
+            raise UsageError(f"{len(labels)} training images are too few to hold some of them out")
         held_out = np.zeros(len(labels), dtype=bool)
         held_out[balanced_indices(labels.argmax(axis=1), tenth)] = True
-    if held_out.all():
-        raise UsageError(f"{len(labels)} training images are too few to hold some of them out")
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])

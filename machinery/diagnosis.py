@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 BINS = 15  # as in Guo et al. 2017
-SHOWN = 25
+SHOWN = 25  # pictures at most, or classes: more would not be readable
 
 
 def confusion_matrix(labels, predictions, classes):
@@ -61,17 +61,25 @@ def calibration(probabilities, labels):
 
 
 def draw_confusion(labels, predictions, class_names, title, path):
-    """Draw how many images of each class were taken for which one."""
+    """Draw how many images of each class were taken for which one.
+
+    Of many classes, those that were part of the most mistakes.
+    """
     counts = confusion_matrix(labels, predictions, len(class_names))
     shares = counts / counts.sum(axis=1, keepdims=True)
+    if len(class_names) > SHOWN:
+        mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+        shown = np.sort(np.argsort(-mistakes, kind="stable")[:SHOWN])
+        title += f"\n{len(shown)} of {len(class_names):,} classes, those in the most mistakes"
+        counts, shares = counts[np.ix_(shown, shown)], shares[np.ix_(shown, shown)]
+        class_names = [class_names[label] for label in shown]
     size = max(6, 0.55 * len(class_names) + 2)
     figure, axes = plt.subplots(figsize=(size + 1, size - 0.5), layout="constrained")
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, label="of the images of a class (%)", shrink=0.8)
-    if len(class_names) <= 20:  # more would not be readable
-        for (row, column), count in np.ndenumerate(counts):
-            color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, count, ha="center", va="center", color=color, fontsize="small")
+    for (row, column), count in np.ndenumerate(counts):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, count, ha="center", va="center", color=color, fontsize="small")
     ticks = range(len(class_names))
     axes.set_xticks(ticks, class_names, rotation=90)
     axes.set_yticks(ticks, class_names)

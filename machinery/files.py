@@ -103,22 +103,25 @@ def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
     """Return the `zipfile.ZipFile` of an open file, to read from.
 
     `zipfile` reads what the archive says of its members, all of it, into ten times the memory. So
-    the record at the end, which tells how long that is, is looked at first.
-    https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.15 and 4.3.16
+    the records at the end, which tell how long that is, are looked at first: 22 bytes, and before
+    them, where there are more than 65,535 members or 4 GB, 56 and 20 of what is called zip64.
+    https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.14 to 4.3.16
 
     Raises:
         ValueError: if that is longer than `most_listing_bytes`, or the archive has a comment, or
-            is in the form for 4 GB and more.
+            something else after its list of members.
     """
-    length = file.seek(0, os.SEEK_END)
-    file.seek(max(0, length - 42))
+    start = max(0, file.seek(0, os.SEEK_END) - 98)
+    file.seek(start)
     last = file.read()
-    locator, end = last[:-22], last[-22:]
+    record, locator, end = last[:-42].rjust(56), last[-42:-22], last[-22:]
     signature, listing_bytes = struct.unpack("<4s8xI6x", end)
     if signature != b"PK\5\6":  # a comment would follow it
         raise ValueError("no zip archive, one with a comment, or cut off")
     if locator.startswith(b"PK\6\7"):
-        raise ValueError("a zip archive in the form for 4 GB and more")
+        signature, listing_bytes = struct.unpack("<4s36xQ8x", record)
+        if signature != b"PK\6\6" or struct.unpack("<8xQ4x", locator) != (start,):
+            raise ValueError("a zip archive with something else after its list of members")
     if listing_bytes > most_listing_bytes:
         raise ValueError("a zip archive of too many members")
     return zipfile.ZipFile(file)

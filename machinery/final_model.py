@@ -7,7 +7,7 @@ import zipfile
 from datetime import datetime
 from pathlib import Path
 
-from data.dataset import CLASS_NAMES, require_class_names
+from data.dataset import CLASS_NAMES, MOST_IMAGE_SIZE, require_class_names
 from machinery.errors import UsageError
 from machinery.files import (
     MOST_JSON_BYTES,
@@ -19,7 +19,7 @@ from machinery.files import (
     replace_when_complete,
 )
 from machinery.loading import load_model
-from machinery.options import MOST_IMAGE_SIZE, SHIPPED, command
+from machinery.options import SHIPPED, command
 from machinery.records import require_result
 
 import h5py
@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 MOST_BYTES = 2_000_000_000
+MOST_LISTED = 20
 EARLIER = "earlier"  # the folder, beside a model, of those that were there before
 RESULT = "result.json"  # in a `.keras` file
 
@@ -128,13 +129,24 @@ def load_final_model(path):
             )
         if not all(np.isfinite(weights).all() for weights in model.get_weights()):
             raise ValueError("some of its weights are no numbers")
-        (answer,) = np.asarray(model(np.zeros((1, size, size, 3), np.float32), training=False))
-        if not (answer.min() >= 0 and abs(answer.sum() - 1) < 0.1):  # as coarse as bfloat16
-            raise ValueError("what it puts out is no probabilities")
+        black = np.zeros((1, size, size, 3), np.float32)
+        require_probabilities(np.asarray(model(black, training=False)), path)
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
     shipped = ", shipped with this project" if SHIPPED in path.absolute().parents else ""
     print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs{shipped}")
     return model, result
+
+
+def require_probabilities(answers, path):
+    """Refuse answers of the model at `path`, floats (..., classes), that are no probabilities.
+
+    Weights that are numbers can be so large that what is computed with them is none any more.
+
+    Raises:
+        UsageError: if they are not from 0 to 1, with 1 as their sum.
+    """
+    if not ((answers >= 0).all() and (abs(answers.sum(axis=-1) - 1) < 0.1).all()):  # bfloat16
+        raise UsageError(f"{path}: damaged or foreign (what it puts out is no probabilities)")
 
 
 def require_deer(class_names, path):
@@ -144,4 +156,10 @@ def require_deer(class_names, path):
         UsageError: says what the model at `path` knows.
     """
     if "deer" not in class_names:
-        raise UsageError(f"{path} knows {', '.join(class_names)}: name a photo of one of them")
+        raise UsageError(f"{path} knows {listed(class_names)}: name a photo of one of them")
+
+
+def listed(class_names):
+    """Return the names of classes in words, of many the first ones and how many there are more."""
+    more = len(class_names) - MOST_LISTED
+    return ", ".join(class_names[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")

@@ -10,7 +10,7 @@ from data.image import load_image
 from harness import prep_pixels
 from machinery.errors import UsageError
 from machinery.figures import save_figure
-from machinery.final_model import load_final_model, read_training
+from machinery.final_model import load_final_model, read_training, require_probabilities
 from machinery.grad_cam import draw_heat_maps, draw_seen, explain_answer
 
 import tensorflow as tf
@@ -113,6 +113,7 @@ class Network:
 
     def __init__(self, path):
         model, training = load_final_model(path)
+        self.path = path
         self.class_names, self.remark = training["dataset"]["class_names"], training["remark"]
         self.size = model.input_shape[1]
 
@@ -130,6 +131,7 @@ class Network:
         photo = load_image(path, self.size)
         answer = self.explain(tf.constant(*prep_pixels(photo[None])))
         probabilities, labels, heat_maps = (tensor.numpy() for tensor in answer)
+        require_probabilities(probabilities, self.path)
         names = [f"{self.class_names[i]}, {100 * probabilities[i]:.1f} %" for i in labels]
         told = f"{names[0]}. Trained {self.remark}: expect mistakes." if self.remark else names[0]
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
-from data.dataset import SMALLEST_SIZE
+from data.dataset import MOST_IMAGE_SIZE, SMALLEST_SIZE
 from data.splits import Fold
 from machinery.records import TENSORBOARD
 
@@ -22,7 +22,6 @@ SHIPPED = ROOT / "pretrained"  # models that are there from the start
 SAMPLE_EPOCHS = 20
 SAMPLE_BATCH_DIVISOR = 4
 
-MOST_IMAGE_SIZE = 512
 MOST_EPOCHS = 1_000_000
 MOST_IMAGES_PER_STEP = 1_000_000
 

@@ -21,6 +21,7 @@ from machinery.files import (
 
 MOST_BYTES = 10_000_000  # of a NAME.json or NAME.csv
 MOST_CHARACTERS = 5_000  # of a text in it, a path for example
+MOST_NUMBER = 1e15
 
 # What the other scripts take for granted in a result, in `settings` and beside them.
 RESULT_FORM = {
@@ -34,7 +35,7 @@ RESULT_FORM = {
     "finished": str | None,
 }
 SETTINGS_FORM = {"experiment": str, "epochs": int, "seed": int, "validation": str}
-DATASET_FORM = {"source": str, "sha256": dict}
+DATASET_FORM = {"source": str, "sha256": dict, "image_size": int}
 # What the results of older versions or unfinished runs lack, and of which type it is where it is.
 LATER_FORM = {
     "hardware": dict,
@@ -276,7 +277,7 @@ def require_if_there(record, form):
 def require(record, form):
     """Raise ValueError unless a record has what the form says, of the type that it says.
 
-    A number has to be finite, and not absurdly large.
+    A number has to be one that can be, see `require_possible`.
     """
     for name, kind in form.items():
         if not isinstance(record, dict) or name not in record:
@@ -288,8 +289,19 @@ def require(record, form):
             raise ValueError(f"not the result of a run: {name} is too long")
         if isinstance(value, str) and value != printable(value):
             raise ValueError(f"not the result of a run: {name} has control characters")
-        if isinstance(value, int | float) and not abs(value) < 1e15:
-            raise ValueError(f"not the result of a run: {name} is no number that can be")
+        if isinstance(value, int | float):
+            require_possible(name, value)
+
+
+def require_possible(name, number):
+    """Raise ValueError unless a number is finite, an accuracy in percent, and only a loss below 0.
+
+    Args:
+        name: what it is, as JSON and CSV call it.
+    """
+    least = -MOST_NUMBER if name.endswith("loss") else 0
+    if not least <= number <= (100 if name.endswith("accuracy") else MOST_NUMBER):
+        raise ValueError(f"not of a run: {name} is {number}")
 
 
 def write_result(path, result):
@@ -306,7 +318,7 @@ def read_history(path, epochs=None):
     history = {"epoch": []}
     if path.exists():
         with reading(path, MOST_BYTES) as file:
-            rows = csv.DictReader(io.TextIOWrapper(file, newline=""))
+            rows = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
             columns = set(rows.fieldnames or ())
             if len(columns) < len(rows.fieldnames or ()):
                 raise ValueError("not the history of a run: two columns have the same name")
@@ -319,13 +331,12 @@ def read_history(path, epochs=None):
                     raise ValueError("a row has more or fewer values than there are columns")
                 for column, value in row.items():
                     number = int(value) if column == "epoch" else float(value)
-                    if not abs(number) < 1e15:
-                        raise ValueError(f"{column} is {value}")
+                    require_possible(column, number)
                     history.setdefault(column, []).append(number)
             if history["epoch"] != list(range(1, len(history["epoch"]) + 1)):
                 raise ValueError("its epochs are not 1, 2, 3 and so on")
     if epochs and len(history["epoch"]) < epochs:
-        raise UsageError(f"{path} lacks some of the {epochs} epochs that are done: can't resume")
+        raise UsageError(f"{path} lacks some of the {epochs} epochs that are done")
     return history
 
 

@@ -138,6 +138,7 @@ class Run:
                 "source": self.dataset.source,
                 "sha256": self.dataset.sha256,
                 "class_names": self.dataset.class_names,
+                "image_size": self.dataset.image_size(),
             },
             "versions": software(),
             "hardware": hardware(),
@@ -205,8 +206,9 @@ class Run:
     def latest_checkpoint(self):
         """Return model, record, callbacks' states and history of the latest good checkpoint.
 
-        None if there is none; what is left of the run is archived then.
+        None if there is none. What can't be gone on from is archived.
         """
+        lost = []
         for path in self.files.checkpoints():
             if not path.exists():
                 continue
@@ -226,9 +228,12 @@ class Run:
                 return model, record, states, history
             except (UsageError, ValueError) as error:
                 print(f"{error}. Going back to what was saved before", flush=True)
-        lost = self.files.history, *self.files.checkpoints()
-        if lost := [path for path in lost if path.exists()]:
-            archive(lost, self.result["started"], self.files.earlier)
+                lost.append(path)
+                archive([path], self.result["started"], self.files.earlier)
+        if self.files.history.exists():
+            lost.append(self.files.history)
+            archive([self.files.history], self.result["started"], self.files.earlier)
+        if lost:
             print(f"There is no checkpoint to go on from. What there is was moved to "
                   f"{self.files.earlier}; the run begins again", flush=True)  # fmt: skip
         return None

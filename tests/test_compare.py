@@ -22,8 +22,10 @@ def write_run(folder, name="run", history=HISTORY, settings=None, **fields):
         "name": name, "test_accuracy": 41.0, "published_accuracy": 85.88, "remark": "",
         "settings": SETTINGS | (settings or {}), "dataset": {},
         "started": "2026-01-02T00:00:00", "finished": "2026-01-02T03:04:05",
-        "epochs_trained": 3, "training_petaflop": 1.25,
+        "training_petaflop": 1.25,
     }  # fmt: skip
+    if fields.get("finished", True):
+        recorded["epochs_trained"] = len(history["epoch"])
     (folder / f"{name}.json").write_text(json.dumps(recorded | fields))
     write_history(folder / f"{name}.csv", history)
 
@@ -77,6 +79,28 @@ def test_repeating_command_says_only_what_is_not_usual(tmp_path):
     (row,) = cells(tmp_path).values()
     repeat = "python experiments/dropout_augmentation.py --sample --no-mixed-precision --seed 3"
     assert row[-1] == f"`{repeat}`"
+
+
+def test_repeating_command_names_pictures_of_the_users_own(tmp_path):
+    data = {"source": "my pictures", "sha256": {"x_train": "1"}, "image_size": 64}
+    write_run(tmp_path / "runs", dataset=data)
+    (row,) = cells(tmp_path).values()
+    assert row[-1] == (
+        "`python experiments/dropout_augmentation.py --data 'my pictures' --image-size 64 "
+        "--epochs 3 --no-mixed-precision`"
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_finished_run_that_has_lost_its_history_is_left_out_by_name(tmp_path, kept):
+    write_run(tmp_path / "runs", "whole")
+    lost = {name: values[:kept] for name, values in HISTORY.items()}
+    write_run(tmp_path / "runs", "lost", history=lost, epochs_trained=3)
+    if not kept:
+        (tmp_path / "runs" / "lost.csv").unlink()
+    ended = call("compare.py", cwd=tmp_path)
+    assert "Left out: runs/lost.csv lacks some of the 3 epochs that are done" in ended.errors
+    assert list(rows(ended.output)) == ["whole"]
 
 
 def test_several_seeds_are_a_row_with_their_mean_and_their_number(tmp_path):
@@ -145,11 +169,11 @@ def scaled(factor):
 
 
 def test_legends_are_in_the_order_of_the_curves_ends(tmp_path, drawn):
-    for name, factor in (("worst", 0.5), ("best", 2), ("middle", 1)):
+    for name, factor in (("worst", 0.5), ("best", 1.5), ("middle", 1)):
         write_run(tmp_path / "runs", name, scaled(factor))
     _, (accuracy, loss, time) = drawn()
-    assert accuracy == time == ["82.00 best", "41.00 middle", "20.50 worst"]
-    assert loss == ["3.40 best", "1.70 middle", "0.85 worst"]
+    assert accuracy == time == ["61.50 best", "41.00 middle", "20.50 worst"]
+    assert loss == ["2.55 best", "1.70 middle", "0.85 worst"]
 
 
 def test_label_that_begins_with_an_underscore_is_in_the_legend(tmp_path, drawn):
@@ -163,16 +187,16 @@ def test_label_that_begins_with_an_underscore_is_in_the_legend(tmp_path, drawn):
 @pytest.mark.parametrize(("seeds", "lines"), [(2, 2), (3, 1)])
 def test_three_seeds_are_a_band_and_fewer_are_lines(tmp_path, drawn, seeds, lines):
     for seed in range(seeds):
-        write_run(tmp_path / f"{seed}", history=scaled(1 + seed), settings={"seed": seed})
+        write_run(tmp_path / f"{seed}", history=scaled((1 + seed) / 2), settings={"seed": seed})
     axes, legends = drawn()
     assert [len(panel.lines) for panel in axes[:2]] == [lines] * 2
     assert [len(panel.collections) for panel in axes] == [seeds // 3] * 3
     assert [len(legend) for legend in legends] == [1] * 3
     if seeds == 3:
-        assert axes[0].lines[0].get_ydata().tolist() == [64, 80, 82]
+        assert axes[0].lines[0].get_ydata().tolist() == [32, 40, 41]
         edge = axes[0].collections[0].get_paths()[0].vertices
         last_epoch = edge[edge[:, 0] == 3]
-        assert (last_epoch[:, 1].min(), last_epoch[:, 1].max()) == (41, 123)
+        assert (last_epoch[:, 1].min(), last_epoch[:, 1].max()) == (20.5, 61.5)
 
 
 def test_band_ends_with_the_first_run_that_ends(tmp_path, drawn):

@@ -1,4 +1,5 @@
 from conftest import colours
+from machinery import diagnosis
 from machinery.diagnosis import (
     calibration,
     confusion_matrix,
@@ -18,6 +19,23 @@ NAMES = ["cat", "dog", "frog"]
 def test_confusion_has_what_it_is_in_rows_and_what_is_said_in_columns():
     counts = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+
+
+def test_of_many_classes_those_in_the_most_mistakes_are_drawn(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(diagnosis, "save_figure", lambda figure, path: drawn.append(figure))
+    names = [f"class {number}" for number in range(60)]
+    labels = np.repeat(np.arange(60), 4)
+    predictions = labels.copy()
+    predictions[4 * 10 : 4 * 34 : 4] += 24  # of 10 to 33, one is taken for one of 34 to 57
+    predictions[4 * 59 : 4 * 59 + 2] = 3
+    draw_confusion(labels, predictions, names, "title", tmp_path / "c.png")
+    axes = drawn[0].axes[0]
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert shown == [text.get_text() for text in axes.get_xticklabels()]
+    assert shown == ["class 3", *(f"class {number}" for number in range(10, 33)), "class 59"]
+    assert axes.get_title() == "title\n25 of 60 classes, those in the most mistakes"
+    assert {text.get_text() for text in axes.texts} == {"0", "2", "3", "4"}
 
 
 def true_probabilities(n=20_000):

@@ -155,25 +155,29 @@ def claiming_members(count):
     return entry * count + end
 
 
-def in_the_form_for_4_gb(count):
+def zip64(count, between=b"", before=0, listing_bytes=4 * b"\xff"):
     content = claiming_members(count)
     listing, end = content[:-22], content[-22:]
     record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(listing), 0)
-    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(listing), 1)
-    return listing + record + locator + end[:12] + 8 * b"\xff" + end[20:]
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(listing) + before, 1)
+    return listing + between + record + locator + end[:12] + listing_bytes + end[16:]
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000])
+@pytest.mark.parametrize("count", [0, 1, 1000, 66_000])
 def test_archives_are_opened_as_python_does(count):
     content = io.BytesIO(zip_of(count))
-    assert open_zip(content).namelist() == zipfile.ZipFile(content).namelist()
+    assert open_zip(content, 10_000_000).namelist() == zipfile.ZipFile(content).namelist()
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (claiming_members(30_000), "too many members"),
-        (in_the_form_for_4_gb(30_000), "the form for 4 GB and more"),
+        (zip64(30_000), "too many members"),
+        (zip64(30_000, listing_bytes=4 * b"\0"), "too many members"),
+        (zip64(1, between=b"x"), "something else after its list"),
+        (zip64(1, before=1), "something else after its list"),
+        (zip64(1)[70:], "something else after its list"),
         (with_comment(claiming_members(30_000)), "one with a comment"),
         (zip_of(1) + bytes(100), "no zip archive"),
         (zip_of(1)[:-1], "cut off"),

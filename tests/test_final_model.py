@@ -4,11 +4,13 @@ import subprocess
 import sys
 import zipfile
 
-from conftest import a_result, tiny_network
+from conftest import a_result, assert_refused, call, red_and_blue, tiny_network
 from data.dataset import CLASS_NAMES
+from data.image import DEER
 from experiments import load_experiment
 from machinery.errors import UsageError
 from machinery.final_model import keep_earlier_model, load_final_model, save_final_model
+from machinery.networks import Network
 from models.pretrained import pretrained_vgg16
 
 import h5py
@@ -29,6 +31,37 @@ def test_saved_model_predicts_the_same_and_knows_its_training(tmp_path, photos, 
     )
     assert training == RESULT | {"dataset": {"class_names": list(CLASS_NAMES)}}
     assert "baseline3, 7 epochs" in capsys.readouterr().out
+
+
+def too_sure(path):
+    """A model whose weights are numbers, but what it makes of a photo is none."""
+    model = red_and_blue()
+    model.set_weights([3e38 * weights for weights in model.get_weights()])
+    save_final_model(model, RESULT, path)
+
+
+@pytest.mark.parametrize("arguments", [["predict.py"], ["explain.py"], ["evaluate.py", "--sample"]])
+def test_answers_that_are_no_probabilities_are_refused(tmp_path, arguments):
+    too_sure(tmp_path / "final_model.h5")
+    ended = call(*arguments, cwd=tmp_path)
+    assert_refused(ended, "final_model.h5: damaged or foreign (what it puts out is no probab")
+
+
+def test_page_refuses_answers_that_are_no_probabilities(tmp_path):
+    too_sure(tmp_path / "model.h5")
+    network = Network(tmp_path / "model.h5")
+    with pytest.raises(UsageError, match=r"model\.h5: .*what it puts out is no probabilities"):
+        network.ask(DEER)
+
+
+@pytest.mark.parametrize("command", ["predict.py", "explain.py"])
+def test_classes_too_many_to_be_listed_are_counted(tmp_path, command):
+    names = [f"species {number}" for number in range(1_234)]
+    training = RESULT | {"dataset": {"class_names": names}}
+    save_final_model(tiny_network(classes=1_234), training, tmp_path / "final_model.h5")
+    ended = call(command, cwd=tmp_path)
+    assert_refused(ended, "knows species 0, species 1, ", "species 19 and 1,214 more: name")
+    assert "species 20" not in ended.errors
 
 
 IN_A_NOTEBOOK = """

@@ -7,14 +7,17 @@ from conftest import (
     ORANGE,
     ROOT,
     TINY,
+    a_result,
     assert_refused,
     call,
     colours,
     ctrl_c_after,
     numbers,
     result,
+    tiny_network,
 )
 from experiments import EXPERIMENTS
+from machinery.final_model import save_final_model
 from machinery.lock import only_owner
 
 import numpy as np
@@ -98,7 +101,16 @@ def test_model_of_a_finished_run_that_is_gone_is_missed(tmp_path):
     assert call("finalize.py", *arguments, "--resume", cwd=tmp_path).code == 0
     (tmp_path / "final_model.h5").unlink()
     ended = call("finalize.py", *arguments, "--resume", cwd=tmp_path)
-    assert_refused(ended, "no model final_model.h5", "without --resume")
+    assert_refused(ended, "its model is not in final_model.h5", "without --resume")
+
+
+def test_model_of_another_run_is_not_taken_for_that_of_a_finished_one(tmp_path):
+    arguments = (*TINY, "--epochs", 1)
+    assert call("finalize.py", *arguments, "--model", "a.h5", cwd=tmp_path).code == 0
+    save_final_model(tiny_network(), a_result(), tmp_path / "b.h5")
+    ended = call("finalize.py", *arguments, "--model", "b.h5", "--resume", cwd=tmp_path)
+    assert_refused(ended, "its model is not in b.h5: name the file that it is in")
+    assert call("finalize.py", *arguments, "--model", "a.h5", "--resume", cwd=tmp_path).code == 0
 
 
 def test_model_file_has_one_owner(tmp_path):

@@ -5,6 +5,7 @@ import zipfile
 
 from conftest import TINY, assert_refused, call, result, tiny_network, train
 from data import folder as data_folder
+from data.dataset import validated
 from data.download import find_dataset
 from harness import Experiment, load_dataset
 from machinery.errors import UsageError
@@ -84,8 +85,33 @@ def test_no_class_comes_first(tmp_path):
     assert 0 < dataset.y_train[:24].sum() < 24
 
 
+def test_letters_that_are_written_in_two_ways_are_the_same(tmp_path):
+    composed, decomposed = "train/caf\u00e9/", "test/cafe\u0301/"
+    content = {
+        f"{each}{number}.png": picture((number, shade, 0))
+        for shade, each in enumerate((composed, decomposed, "train/tea/", "test/tea/"))
+        for number in range(2)
+    }
+    dataset = find_dataset(write(tmp_path / "mine", content))
+    assert dataset.class_names == ("caf\u00e9", "tea")
+
+
+def test_there_may_be_more_classes_than_a_byte_can_count(tmp_path):
+    content = {
+        f"{split}/{label:05}/1.png": picture((label % 251, label // 251, shade), size=(8, 8))
+        for shade, split in enumerate(("train", "test"))
+        for label in range(1_100)
+    }
+    dataset = find_dataset(write_zip(tmp_path / "mine.zip", content))
+    assert len(dataset.class_names) == 1_100 and dataset.class_names[-1] == "01099"
+    assert sorted(dataset.y_train) == sorted(dataset.y_test) == list(range(1_100))
+    images = zip(dataset.x_train[:, 0, 0].astype(int), dataset.y_train, strict=True)
+    assert all(red + 251 * green == label for (red, green, _), label in images)
+
+
 ZIPS = {
     "as they are": SPLIT,
+    "with backslashes": {name.replace("/", "\\"): data for name, data in SPLIT.items()},
     "in one more folder": {f"my pictures/{name}": data for name, data in SPLIT.items()},
     "with what macOS adds": SPLIT | {"__MACOSX/train/red/._1.png": b"x", "train/.DS_Store": b"x"},
 }
@@ -200,7 +226,16 @@ def test_pictures_that_memory_can_not_hold_are_refused_before_they_are_read(tmp_
     monkeypatch.setattr(data_folder, "read_image", lambda *_: pytest.fail("was read"))
     sizes = {"SC_PHYS_PAGES": 50, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", lambda name: sizes[name])
-    assert "20 pictures of 64x64 pixels take 0.0 GB" in refusal(tmp_path / "mine", image_size=64)
+    told = refusal(tmp_path / "mine", image_size=64)
+    assert "mine: 20 of 64x64 pixels in 2 classes take 0.0 GB" in told
+
+
+def test_labels_that_memory_can_not_hold_are_refused(monkeypatch):
+    images, labels = np.zeros((4_000, 8, 8, 3), np.uint8), np.arange(4_000)
+    sizes = {"SC_PHYS_PAGES": 500_000_000, "SC_PAGE_SIZE": 1}
+    monkeypatch.setattr(os, "sysconf", lambda name: sizes[name])
+    with pytest.raises(UsageError, match=r"8,000 of 8x8 pixels in 4,000 classes take 0\.3 GB"):
+        validated(images, labels, images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -286,15 +321,17 @@ def test_npz_of_more_images_than_cifar10_has(tmp_path, monkeypatch):
     ("changes", "reason"),
     [
         ({"y_train": np.eye(3)[np.arange(12) % 3] / 2}, "neither indices of classes nor one-hot"),
-        ({"y_train": np.arange(12) % 3 - 1}, "not all from 0 to 999"),
-        ({"y_train": np.full(12, 2**40)}, "not all from 0 to 999"),
+        ({"y_train": np.arange(12) % 3 - 1}, "not those of classes counted from 0"),
+        ({"y_train": np.full(12, 2**40)}, "not those of classes counted from 0"),
+        ({"y_train": np.arange(12) + 1}, "not those of classes counted from 0"),
         ({"y_test": np.arange(12) % 2}, "the test labels are not the 3 classes 0 to 2"),
         (
             {"y_train": np.zeros(12, int), "y_test": np.zeros(12, int)},
             "images are of one class",
         ),
         ({"x_test": np.zeros((12, 24, 24, 3), np.uint8)}, "need uint8 images of shape (12, 16, 16"),
-        ({"x_train": np.zeros((12, 20, 20, 3), np.uint8)}, "no multiple of 8 pixels"),
+        ({"x_train": np.zeros((12, 20, 20, 3), np.uint8)}, "20, are no multiple of 8 up to 512"),
+        ({"x_train": np.zeros((12, 520, 520, 3), np.uint8)}, "520, are no multiple of 8 up to"),
         ({"x_train": np.zeros((12, 16, 16, 1), np.uint8)}, "got uint8 (12, 16, 16, 1)"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 from conftest import BLUE, ROOT, a_result, assert_refused, call, colours, tiny_network
@@ -68,17 +69,36 @@ def test_missing_model_is_explained(tmp_path):
     assert_refused(ended, "no model mine.h5", "finalize.py --sample")
 
 
-@pytest.mark.parametrize("top", [0, 1001, "three"])
+@pytest.mark.parametrize("top", [0, "three"])
 def test_senseless_number_of_classes_is_refused(tmp_path, top):
-    assert_refused(call("predict.py", "--top", top, cwd=tmp_path), "from 1 to 1000")
+    assert_refused(call("predict.py", "--top", top, cwd=tmp_path), "of at least 1")
 
 
 def test_photos_of_a_folder_are_predicted_in_the_order_of_their_names(tmp_path):
-    (tmp_path / "photos").mkdir()
-    for name in ("b.png", "a.jpg", ".hidden.png"):
+    for name in ("b.png", "a.jpg", ".hidden.png", "inner/c.png", ".cache/d.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.open(ROOT / "sample_image.png").save(tmp_path / "photos" / name)
     ended = predict(tmp_path, "photos")
-    assert re.findall(r"^(\S+): \d", ended.output, re.M) == ["photos/a.jpg", "photos/b.png"]
+    assert ended.code == 0, ended.errors
+    shown = re.findall(r"^photos/(\S+): \d", ended.output, re.M)
+    assert shown == ["a.jpg", "b.png", "inner/c.png"]
+
+
+def test_folder_that_can_not_be_looked_into_stops_no_others(tmp_path, monkeypatch):
+    for name in ("open/a.png", "closed/b.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True)
+        Image.open(ROOT / "sample_image.png").save(tmp_path / "photos" / name)
+    scan = os.scandir
+
+    def refuse(place):  # to whoever is not root
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    ended = predict(tmp_path, "photos")
+    assert_refused(ended, "photos/closed: Permission denied")
+    assert "photos/open/a.png: " in ended.output
 
 
 def test_json_is_all_that_programs_read(tmp_path):

@@ -57,6 +57,18 @@ def test_history_survives_the_csv(tmp_path):
     assert read_history(tmp_path / "run.csv", epochs=2)["train_loss"] == [2.0, 1.5]
 
 
+def test_history_survives_a_program_that_marks_its_encoding(tmp_path):
+    write_history(tmp_path / "run.csv", HISTORY)
+    (tmp_path / "run.csv").write_text((tmp_path / "run.csv").read_text(), encoding="utf-8-sig")
+    assert read_history(tmp_path / "run.csv") == HISTORY
+
+
+def test_only_a_loss_may_be_negative(tmp_path):
+    history = HISTORY | {"train_loss": [-1.0, -2.0, -3.0]}
+    write_history(tmp_path / "run.csv", history)
+    assert read_history(tmp_path / "run.csv") == history
+
+
 def test_no_csv_is_an_empty_history(tmp_path):
     assert read_history(tmp_path / "run.csv") == {"epoch": []}
 
@@ -132,6 +144,8 @@ ODD = {
 }  # fmt: skip
 ODD_SETTINGS = {"limit": [1], "sample": {}, "mixed_precision": [], "batch_size": None, "fold": 1}
 INCOMPLETE += [{**RESULT, name: value} for name, value in ODD.items()]
+INCOMPLETE += [{**RESULT, name: value} for name, value in [("test_accuracy", 4100.0),
+    ("test_accuracy", -1), ("fold_accuracy", 100.1), ("epochs_trained", -3)]]  # fmt: skip
 INCOMPLETE += [
     {**RESULT, "settings": {**SETTINGS, name: value}} for name, value in ODD_SETTINGS.items()
 ]
@@ -160,6 +174,7 @@ DAMAGED_HISTORIES = [
     f"{HEAD}\n1,1,1,1,1,1\n1,1,1,1,1,1\n", f"{HEAD}\n1.5,1,1,1,1,1\n", "epoch,seconds\n1,1\n",
     f"{HEAD}\n1,1,1,1,1,nan\n", f"{HEAD}\n1,1,1,1,1,inf\n", f"{HEAD}\n1,1,1,1,1,1e200\n",
     f"{HEAD},test_loss\n1,1,1,1,1,1,1\n", "train_loss\n1\n",
+    f"{HEAD}\n1,1,101,1,1,1\n", f"{HEAD}\n1,1,1,1,-1,1\n", f"{HEAD}\n1,1,1,1,1,-1\n",
     "", "\0\0\0\0", "\xff\xfe\n1", '"' * 200_001, "x" * 200_001,
 ]  # fmt: skip
 

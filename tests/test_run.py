@@ -246,6 +246,16 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(interrupted, three_epoc
     assert numbers(interrupted / "mine.csv") == three_epochs
 
 
+def test_folder_in_place_of_a_checkpoint_is_moved_out_of_the_way(interrupted, three_epochs):
+    (interrupted / "mine.checkpoint.keras").unlink()
+    (interrupted / "mine.checkpoint.keras").mkdir()
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert ended.code == 0, ended.errors
+    assert "mine.checkpoint.keras is a folder, not a file. Going back" in ended.output
+    assert numbers(interrupted / "mine.csv") == three_epochs
+    assert [path.is_dir() for path in (interrupted / "earlier").iterdir()] == [True]
+
+
 def test_run_killed_between_two_checkpoints_goes_on_from_the_one_before(interrupted, three_epochs):
     (interrupted / "mine.checkpoint.keras").unlink()
     ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)

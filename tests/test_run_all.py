@@ -59,6 +59,14 @@ def test_runs_two_seeds_at_once_and_skips_what_is_finished(tmp_path):
     assert len(commands(tmp_path)) == 1
 
 
+def test_run_whose_log_can_not_be_written_stops_no_others(tmp_path):
+    (tmp_path / "runs" / "baseline2.log").mkdir(parents=True)
+    assert call("experiments/baseline1.py", *TINY, "--epochs", 1, cwd=tmp_path).code == 0
+    ended = call(*BASELINE1, "baseline2", *TINY, "--epochs", 1, cwd=tmp_path)
+    assert_refused(ended, "baseline2 (0 of 1 epochs): ", "baseline2.log: Is a directory")
+    assert "baseline1 " in ended.output
+
+
 def test_tells_how_to_show_all_runs_in_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     train = "experiments/baseline1.py", *TINY, "--epochs", 1

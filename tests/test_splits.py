@@ -59,6 +59,18 @@ def test_nothing_left_to_train_on_is_refused(sample):
         hold_out(sample.x_train[:8], one_hot)
 
 
+def test_hold_out_of_few_classes_leaves_most_images_to_train_on():
+    labels = keras.utils.to_categorical(np.arange(12) % 2)
+    (_, kept), (_, held_out) = hold_out(np.zeros((12, 8, 8, 3)), labels)
+    assert kept.sum(axis=0).tolist() == [5, 5] and held_out.sum(axis=0).tolist() == [1, 1]
+
+
+def test_hold_out_that_would_take_most_images_is_refused(sample):
+    one_hot = keras.utils.to_categorical(sample.y_train[:19], 10)
+    with pytest.raises(UsageError, match="19 training images are too few"):
+        hold_out(sample.x_train[:19], one_hot)
+
+
 @pytest.mark.parametrize(("images", "count"), [(1000, 5), (1000, 7), (20, 5), (37, 10), (20, 20)])
 def test_folds_are_of_equal_size_and_have_equally_many_of_each_class(sample, images, count):
     labels = sample.y_train[balanced_indices(sample.y_train, images)]
