@@ -1,6 +1,7 @@
 """How the scripts report errors, and how they end."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ def readable_errors():
         leave(141)
     except OSError as error:
         named = error.filename and printable(f"{error.filename}: {error.strerror}")
+        if error.errno == errno.ENOENT and not named:  # os.getcwd's
+            named = "the folder that you are in was deleted: change to another one"
         leave(2, f"{script}: error: {named or first_line(error)}")
     except KeyboardInterrupt:
         leave(130)

@@ -7,8 +7,6 @@ import math
 from functools import partial
 from itertools import groupby
 
-from machinery.errors import UsageError
-
 import keras
 import tensorflow as tf
 from keras import layers
@@ -30,13 +28,13 @@ def explain_answer(model, images):
         (2, size, size) in [0, 1].
 
     Raises:
-        UsageError: if the model does not end in a softmax, or has no convolutions.
+        ValueError: if the model does not end in a softmax, or has no convolutions.
     """
     with tf.GradientTape(persistent=True) as tape:
         outputs = look_inside(model, images)
     blocks = find_blocks(outputs)
     if not blocks:
-        raise UsageError("the model has no convolutions, and so no feature maps")
+        raise ValueError("the model has no convolutions, and so no feature maps")
     _, maps = blocks[-1]
     _, scores = outputs[-1]
     probabilities = tf.nn.softmax(tf.cast(scores[0], tf.float32))
@@ -57,7 +55,7 @@ def look_inside(model, images):
         replaced by its layers. The last output is the scores (n, classes): the softmax is left out.
 
     Raises:
-        UsageError: if the model does not end in a softmax.
+        ValueError: if the model does not end in a softmax.
     """
     *_, last = inner_layers = list(innermost_layers(model))
     if isinstance(last, layers.Softmax):
@@ -65,7 +63,7 @@ def look_inside(model, images):
     elif getattr(last, "activation", None) is keras.activations.softmax:
         last.activation = keras.activations.linear
     else:
-        raise UsageError(f"the model's last layer, {last.name}, is no softmax")
+        raise ValueError(f"the model's last layer, {last.name}, is no softmax")
     outputs = []
 
     def call_and_keep(layer, call, *arguments, **options):

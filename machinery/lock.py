@@ -3,10 +3,10 @@
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from machinery.errors import UsageError
-from machinery.files import require_regular
 
 
 @contextlib.contextmanager
@@ -23,10 +23,9 @@ def only_owner(path, what, wait=False):
     """
     path = Path(path)
     while True:
-        if path.is_symlink():
-            raise UsageError(f"{path} is a symbolic link where a lock should be: remove it")
-        with contextlib.suppress(FileNotFoundError):
-            require_regular(path)
+        with contextlib.suppress(FileNotFoundError):  # a link is none, wherever it leads
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise UsageError(f"{path} should be a lock, but is no regular file: remove it")
         file = open(path, "a+", errors="replace")  # noqa: SIM115 - closed, and thereby released, below
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ from data.image import load_image
 from harness import prep_pixels
 from machinery.errors import UsageError
 from machinery.figures import save_figure
+from machinery.files import blame
 from machinery.final_model import load_final_model, read_training, require_probabilities
 from machinery.grad_cam import draw_heat_maps, draw_seen, explain_answer
 
@@ -124,7 +125,9 @@ class Network:
 
         # Traced here, once and for all: a model can be explained only once.
         images = tf.TensorSpec((1, self.size, self.size, 3), tf.float32)
-        self.explain = tf.function(explain, [images], autograph=False).get_concrete_function()
+        with blame(path):
+            traced = tf.function(explain, [images], autograph=False)
+            self.explain = traced.get_concrete_function()
 
     def ask(self, path):
         """Return the `Answer` to a photo; see `Networks.ask`."""

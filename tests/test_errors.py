@@ -23,6 +23,9 @@ def script(monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# As usual: unbuffered output leaves nothing to be written at the end.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
 TOO_LITTLE = (
     "too little memory: close other programs, or take fewer or smaller images, or a smaller "
     "--batch-size"
@@ -42,6 +45,10 @@ def leaving(error):
         (OSError("no such thing"), "no such thing"),
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device"),
         (OSError(300 * "x" + "\nmore"), 200 * "x"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory"),
+            "the folder that you are in was deleted: change to another one",
+        ),
         (MemoryError(), TOO_LITTLE),
         (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), TOO_LITTLE),
         (OSError("\x1b[2J\rgone"), r"\x1b[2J\rgone"),
@@ -114,8 +121,7 @@ with readable_errors():
     print("x"); time.sleep(0.3){ending}
 """
     shell = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {to}', sys.executable, script]
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    ended = subprocess.run(shell, cwd=ROOT, env=buffered, capture_output=True, text=True)
+    ended = subprocess.run(shell, cwd=ROOT, env=BUFFERED, capture_output=True, text=True)
     assert ended.returncode == code, ended
     assert "Exception ignored" not in ended.stderr
 
@@ -128,10 +134,6 @@ with readable_errors():
         print("a line", number)
     print("done", file=sys.stderr)
 """
-
-
-# As usual: unbuffered output leaves nothing to be written at the end.
-BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 def test_reader_that_leaves_early_is_no_error():

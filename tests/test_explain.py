@@ -281,7 +281,10 @@ def test_unreadable_photo_is_refused(tmp_path, photo, reason):
 
 
 def test_model_without_convolutions_is_refused(tmp_path):
-    assert_refused(explained(tiny_network(), tmp_path), "the model has no convolutions")
+    assert_refused(
+        explained(tiny_network(), tmp_path),
+        ".h5: damaged or foreign (the model has no convolutions",
+    )
 
 
 def test_model_that_can_not_be_explained_is_refused(tmp_path):
