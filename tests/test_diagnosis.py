@@ -26,16 +26,18 @@ def test_of_many_classes_those_in_the_most_mistakes_are_drawn(monkeypatch, tmp_p
     monkeypatch.setattr(diagnosis, "save_figure", lambda figure, path: drawn.append(figure))
     names = [f"class {number}" for number in range(60)]
     labels = np.repeat(np.arange(60), 4)
+    labels = np.append(labels, np.full(40, 7))
     predictions = labels.copy()
     predictions[4 * 10 : 4 * 34 : 4] += 24  # of 10 to 33, one is taken for one of 34 to 57
     predictions[4 * 59 : 4 * 59 + 2] = 3
+    predictions[-3:] = 3
     draw_confusion(labels, predictions, names, "title", tmp_path / "c.png")
     axes = drawn[0].axes[0]
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert shown == [text.get_text() for text in axes.get_xticklabels()]
-    assert shown == ["class 3", *(f"class {number}" for number in range(10, 33)), "class 59"]
+    assert shown == [names[label] for label in (3, 7, *range(10, 32), 59)]
     assert axes.get_title() == "title\n25 of 60 classes, those in the most mistakes"
-    assert {text.get_text() for text in axes.texts} == {"0", "2", "3", "4"}
+    assert {text.get_text() for text in axes.texts} == {"0", "2", "3", "4", "41"}
 
 
 def true_probabilities(n=20_000):

@@ -176,6 +176,7 @@ def test_archives_are_opened_as_python_does(count):
         (zip64(30_000), "too many members"),
         (zip64(30_000, listing_bytes=4 * b"\0"), "too many members"),
         (zip64(1, between=b"x"), "something else after its list"),
+        (zip64(1).replace(b"PK\6\6", b"PK\6\5"), "something else after its list"),
         (zip64(1, before=1), "something else after its list"),
         (zip64(1)[70:], "something else after its list"),
         (with_comment(claiming_members(30_000)), "one with a comment"),
