@@ -6,12 +6,14 @@ that was trained with --validation holdout, they are also drawn as they would be
 temperature that fits those images.
 """
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
 from data.batches import Batches
+from data.dataset import CLASS_NAMES
 from data.download import find_dataset
 from data.splits import hold_out
 from harness import load_dataset, prep_pixels
@@ -53,14 +55,17 @@ def main():
     model, training = load_final_model(options.model)
     if reason := without_accuracy(training["settings"]):
         raise UsageError(f"{options.model} was {reason}")
-    size = model.input_shape[1]
-    dataset = find_dataset(options.data, options.sample, size if options.data else None)
-    class_names = training["dataset"]["class_names"]
+    size, class_names = model.input_shape[1], training["dataset"]["class_names"]
+    other_images = UsageError(
+        f"{options.model} tells {listed(class_names)} apart, in images of {size}x{size} pixels: "
+        "name such images with --data"
+    )
+    own = options.data or os.environ.get("CIFAR10_PATH")
+    if not own and (class_names != list(CLASS_NAMES) or size != 32):
+        raise other_images  # rather than to download CIFAR-10
+    dataset = find_dataset(options.data, options.sample, size if own else None)
     if list(dataset.class_names) != class_names or dataset.image_size() != size:
-        raise UsageError(
-            f"{options.model} tells {listed(class_names)} apart, in images of {size}x{size} "
-            "pixels: name such images with --data"
-        )
+        raise other_images
     trainX, trainY, testX, testY = load_dataset(dataset)
 
     def predict(images, labels):

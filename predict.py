@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
 from data.folder import is_hidden
-from data.image import DEER, load_image
+from data.image import DEER, load_image, load_whole
 from harness import prep_pixels
 from machinery.errors import UsageError, printable, readable_errors
 from machinery.figures import picture_of, save_figure
@@ -23,6 +23,8 @@ from machinery.final_model import load_final_model, require_deer, require_probab
 from machinery.options import add_model, parse_options, script_parser, whole_number, writable_folder
 
 import matplotlib.pyplot as plt
+
+PHOTO_SIZE = 400  # in pixels, of the longer side where it is drawn
 
 
 def main():
@@ -36,7 +38,7 @@ def main():
     add("--json", action="store_true",
         help="print nothing but a line of JSON for each photo, with all probabilities")  # fmt: skip
     add("--save", type=os.path.expanduser, metavar="DIR",
-        help="draw each answer into this folder: the photo as the model sees it, and the "
+        help="draw each answer into this folder: the photo, what the model sees of it, and the "
         "probabilities")  # fmt: skip
     options = parse_options(parser)
     if options.save:
@@ -82,7 +84,8 @@ def main():
             pictures.add(picture)
             try:
                 with blame(picture):
-                    draw(image, probabilities, class_names, shown, picture)
+                    photo = load_whole(path, PHOTO_SIZE)
+                    draw(photo, image, probabilities, class_names, shown, picture)
             except UsageError as error:
                 fail(error)
                 continue
@@ -114,18 +117,22 @@ def photos(paths, fail):
     return found
 
 
-def draw(image, probabilities, class_names, title, path):
-    """Draw what the model sees, and the probabilities of the ten likeliest classes at most.
+def draw(photo, image, probabilities, class_names, title, path):
+    """Draw a photo, what the model sees of it, and the ten likeliest classes at most.
 
     Args:
+        photo: a Pillow image.
         image: uint8 (size, size, 3).
         probabilities: float (classes,).
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.5), layout="constrained")
     figure.suptitle(title, wrap=True)
-    left.imshow(image)
-    left.set_title(f"what the model sees: {len(image)}x{len(image)} pixels", fontsize="medium")
-    left.axis("off")
+    left.imshow(photo)
+    left.set_title("the photo", fontsize="medium")
+    middle.imshow(image)
+    middle.set_title(f"what the model sees: {len(image)}x{len(image)} pixels", fontsize="medium")
+    for axes in (left, middle):
+        axes.axis("off")
     order = probabilities.argsort()[-10:]
     bars = right.barh([class_names[i] for i in order], 100 * probabilities[order])
     right.bar_label(bars, fmt="%.1f", padding=3)

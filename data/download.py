@@ -137,7 +137,7 @@ def read_path(path, image_size=None):
     size = image_size or 32
     if path.is_dir():
         folder = path / FOLDER_OF_BATCHES if (path / FOLDER_OF_BATCHES).is_dir() else path
-        if not any(folder.glob("*_batch*")):
+        if not any(path.is_file() for path in folder.glob("*_batch*")):
             return read_folder(path, size)
 
         def read_file(name, most_bytes):
@@ -231,13 +231,12 @@ def download():
         return None
 
     for source in SOURCES:
-        only_hope = source == SOURCES[-1] and not slow
-        if cifar10 := attempt(source, math.inf if only_hope else MOST_SECONDS):
+        if cifar10 := attempt(source, MOST_SECONDS):
             return cifar10
     for seconds, source in sorted(slow):
         print(
-            f"Dataset: again from {source.name}, about {duration(seconds)}. If you have the "
-            "archive already, press Ctrl-C and name it with --data",
+            f"Dataset: again from {source.name}, about {duration(seconds)}; it is kept for later, "
+            f"in {CACHE.parent}. If you have a copy, press Ctrl-C and name it with --data",
             flush=True,
         )
         if cifar10 := attempt(source, math.inf):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from data.dataset import require_memory, validated
 from data.image import MOST_BYTES, read_image
-from machinery.errors import UsageError
+from machinery.errors import DamagedError, UsageError
 from machinery.files import blame, reading
 
 import keras
@@ -87,7 +87,7 @@ def read_zip(path, archive, size):
         name = member.filename.replace("\\", "/")  # some programs of Windows write it so
         parts, is_folder = tuple(part for part in name.split("/") if part), name.endswith("/")
         folders |= {parts[:depth] for depth in range(1, len(parts) + is_folder)}
-        if not is_folder and member.file_size <= MOST_BYTES:
+        if not is_folder:
             pictures.append(Picture(parts, lambda member=member: unpacked(archive, member)))
     shown = {parts for parts in folders if not is_hidden(parts)}
     tops = {parts[0] for parts in shown}
@@ -102,6 +102,8 @@ def unpacked(archive, member):
 
     A picture is read here and there: each way back would unpack the archive from its beginning.
     """
+    if member.file_size > MOST_BYTES:
+        raise ValueError(f"longer than the {MOST_BYTES:,} bytes that are allowed")
     file = io.BytesIO(archive.read(member))
     file.name = member.filename
     return file
@@ -158,7 +160,7 @@ def read_pictures(path, folders, pictures, size):
         if not counts.all():
             lacking = class_names[counts.argmin()]
             where = f"{split}/{lacking}" if has_splits else f"{lacking} (it needs two at least)"
-            raise UsageError(f"{path} has no pictures in {where}")
+            raise UsageError(f"{path} has no pictures in {where}: add some, or leave the class out")
     say_what_is_in_both(images[~is_test], images[is_test])
     with blame(path):
         return validated(
@@ -180,13 +182,13 @@ def decoded(path, pictures, size):
             with blame(picture), picture.open() as file:
                 images[len(kept)] = read_image(file, size)
             kept.append(picture)
-        except UsageError as error:
+        except DamagedError as error:
             left_out.append(error)
         bar.update(number)
     if len(left_out) > MOST_LEFT_OUT * len(pictures):
         raise UsageError(
             f"{path}: {len(left_out)} of {len(pictures)} files are no pictures, for example "
-            f"{left_out[0]}"
+            f"{left_out[0]}: move them elsewhere"
         )
     if left_out:
         print(f"Left out, as no pictures: {len(left_out)} files, for example {left_out[0]}")
@@ -216,5 +218,5 @@ def say_what_is_in_both(x_train, x_test):
     if count:
         print(
             f"Warning: {count} of the {len(x_test):,} pictures to test on are among those to train "
-            "on: the accuracy will be too good"
+            "on: the accuracy will be too good, unless you remove them from one of the two"
         )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from machinery.errors import UsageError
+from machinery.errors import DamagedError
 from machinery.files import reading
 
 import numpy as np
@@ -32,20 +32,46 @@ def load_image(path, size=32):
 
 
 def read_image(file, size):
-    """Read a photo from an open file.
-
-    The largest square in the middle is taken and scaled down. Transparent parts become white.
+    """Read a photo from an open file: the largest square in its middle, scaled down.
 
     Args:
-        file: an image of any size and mode, in one of `FORMATS`; of an animation, the first
-            picture is taken.
+        file: see `open_rgb`, for what is raised, too.
         size: height and width of the result, in pixels.
 
     Returns:
         uint8 RGB (size, size, 3) in 0..255.
+    """
+    return np.asarray(ImageOps.fit(open_rgb(file, size), (size, size), Image.Resampling.LANCZOS))
+
+
+def load_whole(path, size):
+    """Read all of a photo, scaled down so that neither side is longer than `size` pixels.
+
+    Returns:
+        A Pillow image, RGB.
 
     Raises:
-        UsageError: if it has too many pixels.
+        UsageError: as `load_image`.
+    """
+    with reading(path, MOST_BYTES) as file:
+        image = open_rgb(file, size)
+        image.thumbnail((size, size))
+        return image
+
+
+def open_rgb(file, size):
+    """Open a photo, upright, with transparent parts in white.
+
+    Args:
+        file: open; an image of any size and mode, in one of `FORMATS`; of an animation, the first
+            picture is taken.
+        size: that it will be scaled to, in pixels: a large JPEG is decoded at reduced size.
+
+    Returns:
+        A Pillow image, RGB.
+
+    Raises:
+        DamagedError: if it has too many pixels, or is HEIC.
         ValueError: if it is not an image. Pillow can raise nearly anything at one that is damaged.
     """
     try:
@@ -53,7 +79,7 @@ def read_image(file, size):
     except UnidentifiedImageError:
         file.seek(4)
         if file.read(7) in HEIC:
-            raise UsageError(
+            raise DamagedError(
                 f"{file.name} is HEIC, as phones save it: convert it to JPEG first, for example "
                 "with `heif-convert photo.heic photo.jpg`"
             ) from None
@@ -63,9 +89,8 @@ def read_image(file, size):
         if image.format == "JPEG" and not image.info.get("progressive"):
             image.draft("RGB", (4 * size, 4 * size))
         if pixels > MOST_PIXELS_OF_JPEG or image.width * image.height > MOST_PIXELS:
-            raise UsageError(f"{file.name}: too many pixels ({pixels:,}): make it smaller first")
-        image = to_rgb(ImageOps.exif_transpose(image))
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+            raise DamagedError(f"{file.name}: too many pixels ({pixels:,}): make it smaller first")
+        return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image):

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the project
 
 from harness import Experiment, run_experiment
-from machinery.errors import readable_errors
+from machinery.errors import UsageError, readable_errors
 from machinery.options import command, option_parser, parse_options
 
 import keras
@@ -40,7 +40,13 @@ WEIGHT_DECAY = 0.0089  # times the learning rate, per step
 
 
 def define_model(input_shape=(32, 32, 3), classes=10, *, widths, without=None):
-    """Build and compile the network: fixed whitening filters, then three blocks of two layers."""
+    """Build and compile the network: fixed whitening filters, then three blocks of two layers.
+
+    Raises:
+        UsageError: if the images are too small for that.
+    """
+    if min(input_shape[:2]) < 16:  # the whitening takes a pixel of 8, and the poolings need 7 more
+        raise UsageError("the speed run needs images of at least 16x16 pixels: --image-size 16")
     inputs = keras.Input(input_shape)
     # Whitening amplifies small differences between pixels, which bfloat16 would round away.
     x = layers.Normalization(

@@ -4,6 +4,7 @@ A `.keras` archive with two kinds of members more, which Keras does not look at:
 arrays that callbacks keep (Keras's EarlyStopping the best weights, for example).
 """
 
+import itertools
 import json
 import os
 import zipfile
@@ -69,7 +70,7 @@ def read_members(path):
         if damaged := archive.testzip():
             raise ValueError(f"its member {damaged} is damaged")
         record = json.loads(archive.read("run.json"))
-        return record, decode(record.pop("callbacks"), archive)
+        return record, decode(record.pop("callbacks"), archive, itertools.count())
 
 
 def encode(value, arrays):
@@ -84,13 +85,19 @@ def encode(value, arrays):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def decode(value, archive):
-    """Return what `encode` was given, with the arrays from the archive."""
+def decode(value, archive, numbers):
+    """Return what `encode` was given, with the arrays from the archive.
+
+    Args:
+        numbers: of the arrays, an iterator: `encode` has counted them, so each is read once.
+    """
     if isinstance(value, list):
-        return [decode(item, archive) for item in value]
+        return [decode(item, archive, numbers) for item in value]
     if not isinstance(value, dict):
         return value
     if "dict" in value:
-        return {name: decode(item, archive) for name, item in value["dict"].items()}
+        return {name: decode(item, archive, numbers) for name, item in value["dict"].items()}
+    if value["array"] != next(numbers):
+        raise ValueError("its arrays are not in order")
     with archive.open(f"arrays/{value['array']}.npy") as file:
         return read_array(file)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def leave_at_once(signal_number, frame):
     """Leave on Ctrl-C while TensorFlow is being imported: nothing has begun that could be lost."""
-    os.write(2, b"\nInterrupted before anything began.\n")
+    os.write(2, b"\nInterrupted before anything began. Run the same command again.\n")
     os._exit(128 + signal_number)
 
 

@@ -21,6 +21,15 @@ class UsageError(Exception):
         super().__init__("\n".join(map(printable, str(message).split("\n"))))
 
 
+class DamagedError(UsageError):
+    """A file is not what it should be: whoever can do without it may move it away and go on."""
+
+
+def is_out_of_memory(error):
+    """Tell whether an error is Python's, or TensorFlow's, when there is too little memory."""
+    return type(error).__name__ in ("MemoryError", "ResourceExhaustedError")
+
+
 @contextlib.contextmanager
 def readable_errors():
     """Turn what ends a script into one line and an exit code.
@@ -51,14 +60,14 @@ def readable_errors():
     except KeyboardInterrupt:
         leave(130)
     except Exception as error:
-        if type(error).__name__ in ("MemoryError", "ResourceExhaustedError"):  # TensorFlow's
+        if is_out_of_memory(error):
             leave(
                 2,
                 f"{script}: error: too little memory: close other programs, or take fewer or "
                 "smaller images, or a smaller --batch-size",
             )
-        told = f"{script}: unforeseen error: {type(error).__name__}: {first_line(error)}\n"
-        leave(1, f"{told}{where_the_details_are()}")
+        told = f"{script}: unforeseen error: {type(error).__name__}: {first_line(error)}"
+        leave(1, f"{told}. {where_the_details_are()}")
 
 
 def on_ctrl_c(handler):

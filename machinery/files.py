@@ -9,7 +9,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-from machinery.errors import UsageError, first_line
+from machinery.errors import DamagedError, UsageError, first_line, is_out_of_memory
 
 import numpy as np
 
@@ -41,14 +41,14 @@ def require_regular(path):
     """Refuse a folder, a device, a pipe or a socket: opening one could keep us waiting for ever.
 
     Raises:
-        UsageError: if it is one of them.
+        DamagedError: if it is one of them.
         OSError: if there is nothing.
     """
     kind = os.stat(path).st_mode
     if stat.S_ISDIR(kind):
-        raise UsageError(f"{path} is a folder, not a file")
+        raise DamagedError(f"{path} is a folder, not a file")
     if not stat.S_ISREG(kind):
-        raise UsageError(f"{path} is not a regular file")
+        raise DamagedError(f"{path} is not a regular file")
 
 
 @contextlib.contextmanager
@@ -60,25 +60,27 @@ def blame(path):
     the operating system's.
 
     Raises:
-        UsageError: with the path and the reason. One that is raised in the block is passed on.
+        DamagedError: with the path and the reason, if it is the file's fault, or there is none.
+        UsageError: with the path and the reason, if not. One that is raised in the block is passed
+            on.
     """
     try:
         yield
     except UsageError:
         raise
-    except MemoryError as error:
-        raise UsageError(f"{path}: there is too little memory to read it") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise UsageError(f"{path}: there is too little memory to read it") from error
         # Libraries raise OSError for what they find in a file, too, but without a number.
         number = getattr(error, "errno", None)
-        if number == errno.ENOENT:
-            raise UsageError(f"there is no file {path}") from error
+        if number in (errno.ENOENT, errno.ELOOP):
+            raise DamagedError(f"there is no file {path}") from error
         if number == errno.EAGAIN:
             raise UsageError(f"{path} is in use by another program") from error
         if isinstance(error, OSError) and number not in (None, errno.EINVAL):
             raise UsageError(f"{path}: {os.strerror(number)}") from error
         reason = first_line(error) or type(error).__name__
-        raise UsageError(f"{path}: damaged or foreign ({reason})") from error
+        raise DamagedError(f"{path}: damaged or foreign ({reason})") from error
 
 
 def read_array(file):
@@ -206,7 +208,7 @@ def is_alive(process):
 
 
 def archive(paths, when, folder):
-    """Move files that are in the way to a folder of earlier ones, under dated names of their own.
+    """Move files that are in the way to a folder of earlier ones, with a date; say which ones.
 
     Args:
         paths: files that exist.
@@ -221,6 +223,7 @@ def archive(paths, when, folder):
             path.replace(dated(path, when, folder))
         except OSError as error:
             raise UsageError(f"can't move {path} to {folder}: {error.strerror}") from error
+    print(f"Moved to {folder}: {', '.join(path.name for path in paths)}", flush=True)
 
 
 def dated(path, when, folder):

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from data.dataset import CLASS_NAMES, MOST_IMAGE_SIZE, require_class_names
-from machinery.errors import UsageError
+from machinery.errors import DamagedError, UsageError
 from machinery.files import (
     MOST_JSON_BYTES,
     blame,
@@ -35,17 +35,27 @@ RESULT = "result.json"  # in a `.keras` file
 def save_final_model(model, result, path):
     """Save a model, with the result of its training in the same file.
 
-    With its optimizer, unless that is a class of an experiment's: plain Keras, in a notebook for
-    example, could not load it.
+    With its optimizer, unless that or its learning rate is a class of an experiment's: plain Keras,
+    in a notebook for example, could not load it.
 
     Keras 3.15 takes the optimizer out of the model while it writes HDF5: a `.keras` file saved
     from the same model afterwards would silently load with RMSprop.
 
     Args:
         path: ends in `.h5`, or in `.keras`, Keras's newer format.
+
+    Raises:
+        UsageError: if some weights are no numbers: the training has failed in its last steps.
     """
-    if model.compiled and not type(model.optimizer).__module__.startswith("keras."):
-        model = keras.Model(model.inputs, model.outputs)
+    if not has_numbers(model):
+        raise UsageError(
+            "some of the weights are no numbers any more: a learning rate that is too high does "
+            f"that, try a tenth of it. {path} is not written"
+        )
+    if model.compiled:
+        optimizer = json.dumps(keras.saving.serialize_keras_object(model.optimizer))
+        if '"registered_name": "' in optimizer:  # null in what is Keras's own
+            model = keras.Model(model.inputs, model.outputs)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Keras warns that .h5 is its older format
     with replace_when_complete(path) as temporary:
         model.save(temporary)
@@ -127,7 +137,7 @@ def load_final_model(path):
             raise ValueError(
                 f"it maps {model.input_shape} to {model.output_shape}, for {classes} classes"
             )
-        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        if not has_numbers(model):
             raise ValueError("some of its weights are no numbers")
         black = np.zeros((1, size, size, 3), np.float32)
         require_probabilities(np.asarray(model(black, training=False)), path)
@@ -137,16 +147,21 @@ def load_final_model(path):
     return model, result
 
 
+def has_numbers(model):
+    """Tell whether all weights of a model are finite."""
+    return all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
 def require_probabilities(answers, path):
     """Refuse answers of the model at `path`, floats (..., classes), that are no probabilities.
 
     Weights that are numbers can be so large that what is computed with them is none any more.
 
     Raises:
-        UsageError: if they are not from 0 to 1, with 1 as their sum.
+        DamagedError: if they are not from 0 to 1, with 1 as their sum.
     """
     if not ((answers >= 0).all() and (abs(answers.sum(axis=-1) - 1) < 0.1).all()):  # bfloat16
-        raise UsageError(f"{path}: damaged or foreign (what it puts out is no probabilities)")
+        raise DamagedError(f"{path}: damaged or foreign (what it puts out is no probabilities)")
 
 
 def require_deer(class_names, path):

@@ -25,7 +25,7 @@ def only_owner(path, what, wait=False):
     while True:
         with contextlib.suppress(FileNotFoundError):  # a link is none, wherever it leads
             if not stat.S_ISREG(os.lstat(path).st_mode):
-                raise UsageError(f"{path} should be a lock, but is no regular file: remove it")
+                raise UsageError(f"{path} should be a lock, but is no regular file: move it away")
         file = open(path, "a+", errors="replace")  # noqa: SIM115 - closed, and thereby released, below
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

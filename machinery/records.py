@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from data.dataset import CLASS_NAMES
 from data.splits import Fold
-from machinery.errors import UsageError, printable
+from machinery.errors import DamagedError, UsageError, printable
 from machinery.files import (
     archive,
     read_array,
@@ -119,7 +119,7 @@ def find_earlier_run(files, settings, resume):
     """
     try:
         earlier = read_result(files.result)
-    except UsageError as error:
+    except DamagedError as error:
         if not resume:
             return None
         raise UsageError(
@@ -183,8 +183,8 @@ def archive_earlier_run(earlier, files):
     else:
         newest = max(path.stat().st_mtime for path in kept)
         when = datetime.fromtimestamp(newest).isoformat(timespec="seconds")
+    print(f"There is a run of {when} already.", end=" ")
     archive(kept, when, files.earlier)
-    print(f"The run of {when} was moved to {files.earlier}")
 
 
 def accuracy_line(accuracy, *remarks):
@@ -336,7 +336,7 @@ def read_history(path, epochs=None):
             if history["epoch"] != list(range(1, len(history["epoch"]) + 1)):
                 raise ValueError("its epochs are not 1, 2, 3 and so on")
     if epochs and len(history["epoch"]) < epochs:
-        raise UsageError(f"{path} lacks some of the {epochs} epochs that are done")
+        raise DamagedError(f"{path} lacks some of the {epochs} epochs that are done")
     return history
 
 

@@ -12,7 +12,7 @@ from data.splits import balanced_indices, hold_out
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_history, tensorboard
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
-from machinery.errors import UsageError
+from machinery.errors import DamagedError, UsageError
 from machinery.files import archive, blame, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
@@ -61,21 +61,26 @@ def begin_run(name, experiment_name, experiment, options):
     run.files.result.parent.mkdir(parents=True, exist_ok=True)
     with only_owner(run.files.lock, run.files.result):
         earlier = find_earlier_run(run.files, run.settings, options.resume)
-        if options.resume and earlier["finished"]:
-            print(f"{run.files.result} is finished already, there is nothing to resume")
-            run.finished, run.result = True, earlier
-            run.history = read_history(run.files.history, earlier.get("epochs_trained"))
-            if options.tensorboard:
-                log_history(run.files.logs, run.history, run.evaluated_on)
-            print(accuracy_line(earlier["test_accuracy"], run.remarks()))
-        else:
-            run.begin(earlier)
+        has_begun = options.resume
         try:
+            if options.resume and earlier["finished"]:
+                print(f"{run.files.result} is finished already, there is nothing to resume")
+                run.finished, run.result = True, earlier
+                run.history = read_history(run.files.history, earlier.get("epochs_trained"))
+                if options.tensorboard:
+                    log_history(run.files.logs, run.history, run.evaluated_on)
+                print(accuracy_line(earlier["test_accuracy"], run.remarks()))
+            else:
+                run.begin(earlier)
+            has_begun = True
             yield run
         except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C ends `| tee`, too
+            saved = f"{run.epochs_trained} of {run.epochs} epochs are saved in "
             print(
-                f"\nInterrupted. {run.epochs_trained} of {run.epochs} epochs are saved in "
-                f"{run.files.result.parent}.\nTo go on, run the same command with --resume.",
+                f"\nInterrupted. {saved}{run.files.result.parent}.\n"
+                "To go on, run the same command with --resume."
+                if has_begun
+                else "\nInterrupted before the run began. Run the same command again.",
                 file=sys.stderr,
             )
             raise
@@ -149,7 +154,8 @@ class Run:
             if earlier["dataset"].get("sha256") != self.dataset.sha256:
                 source = earlier["dataset"].get("source", "an unknown source")
                 raise UsageError(
-                    f"{self.files.result} was started with other images, from {source}"
+                    f"{self.files.result} was started with other images, from {source}: to go on, "
+                    "name them with --data and --image-size as then"
                 )
             self.result["started"] = earlier["started"]
         self.require_enough_images()
@@ -226,7 +232,7 @@ class Run:
                 with blame(self.files.history):
                     require_columns(self.settings, history, exactly=True)
                 return model, record, states, history
-            except (UsageError, ValueError) as error:
+            except (DamagedError, ValueError) as error:
                 print(f"{error}. Going back to what was saved before", flush=True)
                 lost.append(path)
                 archive([path], self.result["started"], self.files.earlier)
@@ -234,8 +240,7 @@ class Run:
             lost.append(self.files.history)
             archive([self.files.history], self.result["started"], self.files.earlier)
         if lost:
-            print(f"There is no checkpoint to go on from. What there is was moved to "
-                  f"{self.files.earlier}; the run begins again", flush=True)  # fmt: skip
+            print("There is no checkpoint to go on from: the run begins again", flush=True)
         return None
 
     def callbacks(self, batches):
@@ -280,7 +285,14 @@ class Run:
         self.epochs_trained = row["epoch"]
 
     def result_of(self, model, accuracy, loss, training_images, validation_images, test_images):
-        """Return what goes into NAME.json; accuracy and loss are None if they aren't measured."""
+        """Return what goes into NAME.json; accuracy and loss are None if they aren't measured.
+
+        Raises:
+            UsageError: if the loss is no number.
+        """
+        if loss is not None and not math.isfinite(loss):
+            raise UsageError(f"the loss of the test became {loss}: a learning rate that is too "
+                             "high does that, try a tenth of it")  # fmt: skip
         operations = operations_per_image(model) * training_images * self.epochs_trained
         self.result |= {
             "test_accuracy": None if accuracy is None else round(100 * accuracy, 4),
@@ -352,11 +364,16 @@ def name_of_loss(model):
     """Return what a model's loss is made of, for the axes of pictures."""
     name = str(getattr(model.loss, "name", model.loss))
     name = "cross-entropy" if "cross" in name and "focal" not in name else "loss"
-    if getattr(model.loss, "label_smoothing", 0):
-        name += " to smoothed labels"
+    if smoothing := getattr(model.loss, "label_smoothing", 0):
+        name += f" to labels smoothed by {smoothing:g}"
     if any(layer.activity_regularizer for layer in model.layers):  # for what a layer puts out
         return f"{name} + penalties"
-    return f"{name} + penalty for weights" if model.losses else name
+    if not model.losses:
+        return name
+    kernels = [getattr(layer, "kernel_regularizer", None) for layer in model.layers]
+    factors = sorted({float(each.l2) for each in kernels if hasattr(each, "l2")})
+    told = f" ({', '.join(f'{factor:g}' for factor in factors)})" if factors else ""
+    return f"{name} + penalty for weights{told}"
 
 
 def operations_per_image(model):

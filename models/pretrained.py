@@ -1,9 +1,9 @@
 """Networks that have learned something before: ImageNet, or CIFAR-10."""
 
 from machinery.environment import KERAS_HOME
-from machinery.errors import UsageError, first_line
-from machinery.files import reading
-from machinery.loading import MOST_BYTES, load_model
+from machinery.errors import DamagedError, UsageError, first_line
+from machinery.files import blame, reading
+from machinery.loading import MOST_BYTES, load_model, require_size
 from machinery.options import SHIPPED
 
 import keras
@@ -45,22 +45,28 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
     # In float32: bfloat16 would round the pixels.
     x = layers.Rescaling(255, dtype="float32")(inputs)
     x = layers.Normalization(mean=MEANS, variance=(1, 1, 1), dtype="float32")(x)
-    try:
-        if weights == "imagenet":
+    if weights == "imagenet":
+        try:
             weights = keras.utils.get_file(
                 origin=VGG16_WEIGHTS,
                 file_hash=VGG16_MD5,
                 cache_dir=KERAS_HOME,
                 cache_subdir="models",
             )
+        except Exception as error:  # Keras raises nothing narrower
+            raise UsageError(
+                f"can't download the weights of VGG-16 ({first_line(error)}): download "
+                f"{VGG16_WEIGHTS} elsewhere and name the file with --weights"
+            ) from error
+    try:
         if weights:
-            with reading(weights, MOST_BYTES):  # not a pipe, for example, at which Keras would wait
-                pass
-        vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
-    except Exception as error:  # Keras raises nothing narrower when the download fails
+            with reading(weights, MOST_BYTES):
+                require_size(weights)
+        with blame(weights):
+            vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
+    except DamagedError as error:
         raise UsageError(
-            f"can't load weights of VGG-16 from {weights} ({first_line(error)}): download "
-            f"{VGG16_WEIGHTS} and name the file with --weights"
+            f"{error}. The weights of VGG-16 are at {VGG16_WEIGHTS}: name that file with --weights"
         ) from error
     # It has learned from blue, green and red, in this order: its first filters take ours turned.
     first = vgg16.get_layer("block1_conv1")
@@ -93,7 +99,9 @@ def shipped_features(images, blocks=2):
     Returns:
         A Keras tensor (n, height', width', 256): how strongly each feature is found, and where.
     """
-    shipped = load_model(SHIPPED / "speedrun_94.h5", compile=False)
+    path = SHIPPED / "speedrun_94.h5"
+    with reading(path, MOST_BYTES):
+        shipped = load_model(path, compile=False)
     features, convolutions = images, 0
     for layer in shipped.layers[1:]:  # without its own input, which is fixed to 32x32 pixels
         convolutions += isinstance(layer, layers.Conv2D)

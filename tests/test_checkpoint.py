@@ -167,6 +167,16 @@ def with_members(path, **changed):
             archive.writestr(name, content)
 
 
+def test_array_is_read_once(tmp_path, model):
+    """A text of a few bytes could ask for it, and for the memory it takes, any number of times."""
+    path = tmp_path / "run.keras"
+    save_checkpoint(path, model, {}, [{"kept": np.ones(3)}])
+    record = json.dumps({"callbacks": 2 * [{"dict": {"kept": {"array": 0}}}]})
+    with_members(path, **{"run.json": record})
+    with pytest.raises(UsageError, match="its arrays are not in order"):
+        load_checkpoint(path)
+
+
 def test_layers_that_are_too_large_for_the_file_are_not_made(tmp_path, model):
     path = tmp_path / "run.keras"
     save_checkpoint(path, model, {}, [])

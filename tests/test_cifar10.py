@@ -120,6 +120,20 @@ def test_reads_archives_of_all_forms(tmp_path, sample, form):
     assert_same_images(read_path(tmp_path / "cifar.tar"), sample)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_reads_zip_of_the_official_files(tmp_path, sample, packed):
+    if packed:
+        write_official_archive(tmp_path / "cifar-10-python.tar.gz", sample)
+        content = {"from the net/cifar-10-python.tar.gz": tmp_path / "cifar-10-python.tar.gz"}
+    else:
+        folder = write_folder(tmp_path / "cifar-10-batches-py", sample)
+        content = {str(path.relative_to(tmp_path)): path for path in folder.iterdir()}
+    with zipfile.ZipFile(tmp_path / "cifar.zip", "w") as archive:
+        for name, path in content.items():
+            archive.write(path, name)
+    assert_same_images(read_path(tmp_path / "cifar.zip"), sample)
+
+
 def test_reads_npz_with_column_labels(tmp_path, sample):
     arrays = sample.arrays()
     arrays["y_train"] = arrays["y_train"].reshape(-1, 1)

@@ -72,6 +72,31 @@ def test_temperature_of_zero_probabilities_is_a_number():
     assert np.isfinite(fit_temperature(probabilities, np.array([1, 1])))
 
 
+def test_surest_mistakes_come_first_with_both_names_and_the_probability(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(diagnosis, "draw_images", lambda *arguments: drawn.append(arguments))
+    labels = np.array([0, 1, 2, 0] + 30 * [1])
+    probabilities = np.array(
+        [[0.2, 0.7, 0.1], [0.04, 0.95, 0.01], [0.9, 0.06, 0.04], [0.8, 0.1, 0.1]]
+        + 30 * [[0.5, 0.4, 0.1]]
+    )
+    draw_mistakes(np.arange(34), labels, probabilities, NAMES, "mine", "m.png")
+    ((images, captions, title, path),) = drawn
+    assert images.tolist() == [2, 0, *range(4, 27)] and len(captions) == 25
+    assert captions[:3] == ["cat 90 %\nis: frog", "dog 70 %\nis: cat", "cat 50 %\nis: dog"]
+    assert title == "The surest mistakes of mine" and path == "m.png"
+
+
+def test_error_of_the_calibration_is_in_the_picture(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(diagnosis, "save_figure", lambda figure, path: drawn.append(figure))
+    sure = np.tile([0.9, 0.1], (10, 1))
+    curves = {"mine": calibration(sure, np.array(6 * [0] + 4 * [1]))}
+    draw_reliability(curves, "title", "r.png")
+    texts = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert texts == ["as sure as it is right", "mine: off by 30.0 points on average"]
+
+
 def test_pictures_are_drawn(tmp_path):
     random = np.random.default_rng(0)
     probabilities, labels = random.dirichlet([1] * 3, 60), np.arange(60) % 3

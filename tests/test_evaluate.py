@@ -2,6 +2,8 @@ import re
 
 from conftest import ROOT, a_result, assert_refused, call, colours, tiny_network
 from data.dataset import CLASS_NAMES
+from data.splits import hold_out
+from harness import load_dataset
 from machinery import diagnosis
 from machinery.final_model import save_final_model
 
@@ -69,12 +71,16 @@ def test_pictures_of_mistakes_and_trust_are_drawn(evaluated, model):
         assert len(colours(model.parent / path)) > 10
 
 
-def test_temperature_is_that_of_images_held_out(tmp_path, monkeypatch):
+def test_temperature_is_that_of_images_held_out(tmp_path, monkeypatch, sample):
     holdout = ("--sample", "--epochs", 1, "--experiment", "baseline1", "--validation", "holdout")
     assert call("finalize.py", *holdout, cwd=tmp_path).code == 0
-    drawn = []
+    drawn, fitted = [], []
     monkeypatch.setattr(diagnosis, "draw_reliability", lambda curves, *_: drawn.append(curves))
+    monkeypatch.setattr(diagnosis, "fit_temperature", lambda _, on: fitted.append(on) or 2.0)
     assert call("evaluate.py", "--sample", cwd=tmp_path).code == 0
+    trainX, trainY, *_ = load_dataset(sample)
+    _, (_, held_out) = hold_out(trainX, trainY)
+    np.testing.assert_array_equal(fitted, [held_out.argmax(axis=1)])
     (curves,) = drawn
     names = list(curves)
     assert names[0] == "the model" and re.fullmatch(r"with temperature \d+\.\d\d", names[1])

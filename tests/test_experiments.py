@@ -4,6 +4,8 @@ import sys
 from conftest import ROOT, TINY, call, numbers, result
 from experiments import EXPERIMENTS, TUTORIAL, load_experiment
 from experiments.augmentation import flip_and_shift
+from extensions import FROM_SCRATCH
+from machinery.errors import UsageError
 
 import keras
 import numpy as np
@@ -47,6 +49,20 @@ def test_experiment_follows_the_tutorial(name):
     assert float(model.optimizer.learning_rate) == pytest.approx(0.001)
     assert model.optimizer.momentum == pytest.approx(0.9)
     assert model.loss == "categorical_crossentropy"
+
+
+@pytest.mark.parametrize("name", [*EXPERIMENTS, *FROM_SCRATCH])
+def test_pictures_of_any_size_and_any_classes_are_taken(name):
+    model = load_experiment(name).define_model((64, 64, 3), 3)
+    assert (model.input_shape, model.output_shape) == ((None, 64, 64, 3), (None, 3))
+    probabilities = model(np.zeros((1, 64, 64, 3), np.float32), training=False)
+    assert float(probabilities.numpy().sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_pictures_too_small_for_the_speed_run_are_refused_by_name():
+    with pytest.raises(UsageError, match="--image-size 16"):
+        load_experiment("speedrun").define_model((8, 8, 3), 3)
+    assert load_experiment("speedrun").define_model((16, 16, 3), 3).output_shape == (None, 3)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

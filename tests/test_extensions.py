@@ -26,6 +26,7 @@ from harness import load_dataset
 from machinery.final_model import load_final_model, save_final_model
 from models import pretrained
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -477,9 +478,9 @@ def test_missing_weights_are_told_in_one_line(tmp_path, monkeypatch, script):
     one = (*TINY, "--epochs", 1)
     monkeypatch.setattr(pretrained, "KERAS_HOME", tmp_path)  # where nothing is cached
     ended = call(script, *one, cwd=tmp_path)
-    assert_refused(ended, "imagenet", "URL fetch failure", "--weights", "notop.h5")
+    assert_refused(ended, "can't download", "URL fetch failure", "--weights", "notop.h5")
     ended = call(script, *one, "--weights", "nowhere.h5", cwd=tmp_path)
-    assert_refused(ended, "nowhere.h5", "download https://", "--weights")
+    assert_refused(ended, "there is no file nowhere.h5")
 
 
 def test_download_that_broke_off_is_not_taken_for_the_weights(tmp_path, monkeypatch):
@@ -495,5 +496,20 @@ def test_weights_of_something_else_are_told_in_one_line(tmp_path):
     (tmp_path / "text.h5").write_text("text")
     tiny_network().save_weights(tmp_path / "other.weights.h5")
     os.mkfifo(tmp_path / "pipe.h5")
-    for file in ("text.h5", "other.weights.h5", "pipe.h5"):
-        assert_refused(call(*arguments, file, cwd=tmp_path), file, "--weights")
+    with h5py.File(tmp_path / "claims.h5", "w") as file:
+        file.create_dataset("huge", (1_000_000, 1_000), "f4", chunks=(1_000, 1_000))
+    for file in ("text.h5", "other.weights.h5", "pipe.h5", "claims.h5"):
+        ended = call(*arguments, file, cwd=tmp_path)
+        assert_refused(ended, file, "name that file with --weights", "https://storage")
+    assert "it claims larger arrays than are in it" in ended.errors
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "mine.h5").write_text("mine")
+    monkeypatch.setattr(pretrained, "require_size", refuse)
+    ended = call("extensions/transfer_vgg16.py", *TINY, "--weights", "mine.h5", cwd=tmp_path)
+    assert_refused(ended, "mine.h5: Permission denied")
+    assert "damaged" not in ended.errors

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 from machinery import files
-from machinery.errors import UsageError
+from machinery.errors import DamagedError, UsageError
 from machinery.files import (
     archive,
     dated,
@@ -25,6 +25,7 @@ from machinery.files import (
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def refused(path, most_bytes=1000):
@@ -74,6 +75,10 @@ def test_too_long_files_are_refused_before_they_are_read(tmp_path):
         (OSError(errno.ENOSPC, "full"), "No space left on device"),
         (BlockingIOError(errno.EAGAIN, "locked"), "is in use by another program"),
         (MemoryError(), "there is too little memory to read it"),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
+            "there is too little memory to read it",
+        ),
         (UsageError("something else"), "something else"),
     ],
 )
@@ -83,6 +88,7 @@ def test_what_goes_wrong_is_told_for_what_it_is(tmp_path, error, told):
         raise error
     message = str(refusal.value)
     assert told in message and "\n" not in message and len(message) < 500
+    assert isinstance(refusal.value, DamagedError) == ("damaged" in told)
     assert str(tmp_path / "file") in message or isinstance(error, UsageError)
 
 

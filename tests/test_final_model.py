@@ -76,11 +76,14 @@ def test_any_experiments_model_is_loaded_by_plain_keras(tmp_path, photos):
     """In a process that knows nothing of this project."""
     np.save(tmp_path / "photos.npy", photos[:8])
     expected = {}
-    for name in ("speedrun", "transfer_vgg16", "random_erasing"):
+    for name in ("speedrun", "transfer_vgg16", "random_erasing", "cyclical_learning_rate"):
         if name == "transfer_vgg16":
             model = pretrained_vgg16((32, 32, 3), 10, None, trainable=False, learning_rate=0.001)
         else:
-            model = load_experiment(name).define_model()
+            experiment = load_experiment(name)
+            model = experiment.define_model()
+            if experiment.learning_rate:
+                model.optimizer.learning_rate = experiment.learning_rate(4, 2)
         for suffix in ("h5", "keras"):
             expected[f"{name}.{suffix}"] = model.predict(photos[:8], verbose=0)
             save_final_model(model, RESULT, tmp_path / f"{name}.{suffix}")
@@ -189,9 +192,11 @@ def test_model_for_images_of_no_or_a_huge_size_is_refused(tmp_path, size):
 
 
 def test_model_whose_weights_are_no_numbers_is_refused(tmp_path):
-    model = tiny_network()
-    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
-    save_final_model(model, RESULT, tmp_path / "model.h5")
+    save_final_model(tiny_network(), RESULT, tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        weights = []
+        file.visititems(lambda _, item: weights.append(item) if hasattr(item, "shape") else None)
+        weights[0][:] = np.nan
     with pytest.raises(UsageError, match="weights are no numbers"):
         load_final_model(tmp_path / "model.h5")
 
@@ -270,14 +275,23 @@ def test_model_that_is_too_long_is_not_read(tmp_path):
         load_final_model(path)
 
 
-def test_layers_that_hold_code_are_refused(tmp_path, photos):
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_layers_that_hold_code_are_refused(tmp_path, photos, suffix):
     inputs = keras.Input((32, 32, 3))
     outputs = keras.layers.Lambda(lambda x: keras.ops.mean(x, axis=(1, 2)))(inputs)
-    save_final_model(
-        keras.Model(inputs, keras.layers.Dense(10)(outputs)), RESULT, tmp_path / "code.h5"
-    )
-    with pytest.raises(UsageError, match=r"code\.h5: damaged or foreign"):
-        load_final_model(tmp_path / "code.h5")
+    path = tmp_path / f"code.{suffix}"
+    save_final_model(keras.Model(inputs, keras.layers.Dense(10)(outputs)), RESULT, path)
+    with pytest.raises(UsageError, match=rf"code\.{suffix}: damaged or foreign"):
+        load_final_model(path)
+
+
+def test_model_whose_training_has_failed_does_not_replace_a_good_one(tmp_path):
+    (tmp_path / "model.h5").write_text("good")
+    model = tiny_network()
+    model.set_weights([np.nan * weights for weights in model.get_weights()])
+    with pytest.raises(UsageError, match=r"no numbers any more: .*model\.h5 is not written"):
+        save_final_model(model, RESULT, tmp_path / "model.h5")
+    assert (tmp_path / "model.h5").read_text() == "good"
 
 
 WRITE = """

@@ -19,6 +19,7 @@ from conftest import (
 from experiments import EXPERIMENTS
 from machinery.final_model import save_final_model
 from machinery.lock import only_owner
+from machinery.run import Run
 
 import numpy as np
 import pytest
@@ -92,6 +93,22 @@ def test_model_and_result_are_saved_before_the_picture_is_drawn(tmp_path, monkey
     arguments = (*ONE, "--experiment", "baseline1")
     assert_refused(call("finalize.py", *arguments, cwd=tmp_path), "disk full")
     assert result(tmp_path / "runs" / "final_model.json")["finished"]
+    assert call("evaluate.py", "--sample", cwd=tmp_path).code == 0
+
+
+def test_earlier_model_survives_a_kill_between_the_new_one_and_its_result(tmp_path, monkeypatch):
+    (tmp_path / "final_model.h5").write_text("earlier")
+    arguments = (*ONE, "--experiment", "baseline1")
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_result", killed)
+        assert call("finalize.py", *arguments, cwd=tmp_path).code == 130
+    assert call("finalize.py", *arguments, "--resume", cwd=tmp_path).code == 0
+    kept = [path.read_bytes() for path in (tmp_path / "earlier").iterdir()]
+    assert b"earlier" in kept
     assert call("evaluate.py", "--sample", cwd=tmp_path).code == 0
 
 

@@ -1,16 +1,19 @@
 import io
+import json
 import os
 import re
 import zipfile
 
-from conftest import TINY, assert_refused, call, result, tiny_network, train
+from conftest import TINY, assert_refused, call, colours, result, tiny_network, train
+from data import download
 from data import folder as data_folder
 from data.dataset import validated
 from data.download import find_dataset
 from harness import Experiment, load_dataset
 from machinery.errors import UsageError
+from machinery.networks import Networks, find_models
 from machinery.options import option_parser, parse_options
-from test_cifar10 import npz
+from test_cifar10 import encrypted, npz
 
 import numpy as np
 import pytest
@@ -163,6 +166,24 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path, name):
         assert reason in refusal(path) and str(path) in refusal(path)
 
 
+def test_pictures_in_a_zip_that_can_not_be_unpacked_are_counted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data_folder, "MOST_BYTES", 100_000)
+    path = write_zip(tmp_path / "mine.zip", files((15, 15)))
+    content = io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("green/bomb.png", bytes(10**8))
+    path.write_bytes(encrypted(content.getvalue()))  # the first
+    dataset = find_dataset(path)
+    assert len(dataset.x_train) + len(dataset.x_test) == 29
+    assert "Left out, as no pictures: 2 files" in capsys.readouterr().out
+
+
+def test_class_may_be_called_a_batch(tmp_path):
+    content = {name.replace("green", "my_batch_1"): data for name, data in files((5, 5)).items()}
+    dataset = find_dataset(write(tmp_path / "mine", content))
+    assert dataset.class_names == ("blue things", "my_batch_1")
+
+
 def test_empty_class_is_refused(tmp_path):
     write(tmp_path / "mine", files((5, 5)))
     (tmp_path / "mine" / "empty").mkdir()
@@ -244,6 +265,7 @@ def learned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learned")
     write(folder / "mine", files((25, 25, 25)))
     arguments = ("--data", "mine", "--image-size", 16, "--epochs", 4, "--batch-size", 5)
+    arguments += ("--format", "keras")
     ended = call("finalize.py", "--experiment", "baseline1", *arguments, cwd=folder)
     assert ended.code == 0, ended.errors
     return folder, ended.output
@@ -254,10 +276,21 @@ def test_final_model_knows_the_classes_and_their_names(learned):
     assert "(on mine, 3 classes, 16x16 pixels)" in output
     recorded = result(folder / "runs" / "final_model.json")
     assert recorded["dataset"]["class_names"] == list(COLOURS)
+    assert recorded["dataset"]["image_size"] == 16
     assert recorded["published_accuracy"] is None
     Image.new("RGB", (60, 50), (255, 0, 0)).save(folder / "photo.png")
     ended = call("predict.py", "photo.png", cwd=folder)
-    assert "photo.png: 2 red (red " in ended.output, ended.errors
+    assert "Model: final_model.keras, baseline1" in ended.output, ended.errors
+    assert "photo.png: 2 red (red " in ended.output
+    answer = json.loads(call("predict.py", "--json", "photo.png", cwd=folder).output)
+    assert (answer["class"], answer["name"]) == (2, "red")
+    assert list(answer["probabilities"]) == list(COLOURS)
+    ended = call("explain.py", "photo.png", cwd=folder)
+    assert ended.code == 0 and (folder / "runs/explain_photo_png.png").exists(), ended.errors
+    (name, path), *_ = find_models([], folder / "final_model.keras").items()
+    assert path == folder / "final_model.keras"
+    told = Networks({name: path}).ask(name, folder / "photo.png").told
+    assert told.startswith("red, ") and "Trained on mine, 3 classes, 16x16 pixels" in told
 
 
 def test_model_is_evaluated_on_its_own_pictures(learned):
@@ -267,8 +300,17 @@ def test_model_is_evaluated_on_its_own_pictures(learned):
     assert ended.code == 0, ended.errors
     accuracy = result(folder / "runs" / "final_model.json")["test_accuracy"]
     assert f"> {accuracy:.3f} (trained on mine, 3 classes, 16x16 pixels" in ended.output
+    assert re.findall(r"^  (\w.*?)  +[\d.]+ %  \(95 %", ended.output, re.M) == list(COLOURS)
+    for name in ("confusion", "mistakes", "reliability"):
+        assert len(colours(folder / f"runs/evaluate_{name}.png")) > 10
     ended = call("evaluate.py", "--sample", cwd=folder)
-    assert_refused(ended, "final_model.h5 tells blue things, green, red apart")
+    assert_refused(ended, "final_model.keras tells blue things, green, red apart")
+
+
+def test_nothing_is_downloaded_for_a_model_of_other_pictures(learned, monkeypatch):
+    monkeypatch.setattr(download, "download", lambda: pytest.fail("downloads"))
+    ended = call("evaluate.py", cwd=learned[0])
+    assert_refused(ended, "final_model.keras tells blue things", "name such images with --data")
 
 
 @pytest.mark.parametrize("script", ["predict.py", "explain.py"])

@@ -17,7 +17,7 @@ def test_image_of_cifar10_stays_as_it_is():
     np.testing.assert_array_equal(load_image(ROOT / "sample_image.png"), pixels)
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tiff", "webp", "jpg"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tiff", "webp", "jpg", "ppm"])
 @pytest.mark.parametrize("size", [(1, 1), (31, 500), (640, 480)])
 def test_any_format_and_size(tmp_path, suffix, size):
     Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"photo.{suffix}")
@@ -86,6 +86,11 @@ def test_bomb_is_refused(tmp_path, size):
     (tmp_path / "bomb.png").write_bytes(png(*size))
     with pytest.raises(UsageError, match=r"bomb.png: too many pixels"):
         load_image(tmp_path / "bomb.png")
+
+
+def test_jpeg_of_200_megapixels_is_read(tmp_path):
+    Image.new("L", (20_000, 10_000), 200).save(tmp_path / "huge.jpg")
+    assert abs(load_image(tmp_path / "huge.jpg").astype(int) - 200).max() < 5
 
 
 def test_jpeg_of_a_large_camera_is_read_in_little_memory(tmp_path, monkeypatch):

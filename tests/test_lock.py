@@ -100,7 +100,7 @@ def test_file_is_removed_while_nobody_else_can_have_the_lock(tmp_path, monkeypat
 
 def test_pipe_in_the_place_of_a_lock_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "run.lock")
-    refused = pytest.raises(UsageError, match=r"run\.lock .* no regular file: remove it")
+    refused = pytest.raises(UsageError, match=r"run\.lock .* no regular file: move it away")
     with refused, only_owner(tmp_path / "run.lock", "the run"):
         pass
     assert owner_of(tmp_path / "run.lock") is None
@@ -109,7 +109,7 @@ def test_pipe_in_the_place_of_a_lock_is_refused_and_not_waited_for(tmp_path):
 def test_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     (tmp_path / "run.lock").symlink_to("mine.txt")
-    refused = pytest.raises(UsageError, match=r"run\.lock .* no regular file: remove it")
+    refused = pytest.raises(UsageError, match=r"run\.lock .* no regular file: move it away")
     with refused, only_owner(tmp_path / "run.lock", "the run"):
         pass
     assert (tmp_path / "mine.txt").read_text() == "precious"

@@ -113,10 +113,14 @@ def test_json_is_all_that_programs_read(tmp_path):
 
 
 def test_answer_is_drawn(tmp_path):
-    Image.new("RGB", (50, 40), (7, 200, 3)).save(tmp_path / "green.png")
+    """With the whole photo, of which the model sees the middle alone."""
+    photo = Image.new("RGB", (120, 40), (200, 7, 3))
+    photo.paste((7, 200, 3), (30, 0, 90, 40))
+    photo.save(tmp_path / "green.png")
     ended = predict(tmp_path, "--save", "answers", "green.png")
     assert "Picture: answers/predict_green_png.png\n" in ended.output
-    assert {(7, 200, 3), BLUE} <= colours(tmp_path / "answers" / "predict_green_png.png")
+    drawn = colours(tmp_path / "answers" / "predict_green_png.png")
+    assert {(7, 200, 3), (200, 7, 3), BLUE} <= drawn
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,9 +1,10 @@
 """The models that ship with the project, and how they are made."""
 
+import models.pretrained
 from conftest import ROOT, a_result, assert_refused, call, captured, result
 from experiments import load_experiment
 from harness import load_dataset
-from machinery.errors import readable_errors
+from machinery.errors import UsageError, readable_errors
 from machinery.final_model import load_final_model, save_final_model
 from machinery.options import SHIPPED, model_to_use
 from models.pretrained import shipped_features
@@ -51,10 +52,11 @@ def test_deer_is_known_right_after_the_clone(tmp_path):
 
 
 @pytest.mark.parametrize("script", [("evaluate.py", "--sample"), ("explain.py",)])
-def test_other_commands_take_it_too(tmp_path, script):
-    ended = call(*script, cwd=tmp_path)
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_other_commands_take_them_too(tmp_path, script, path):
+    ended = call(*script, "--model", path, cwd=tmp_path)
     assert ended.code == 0, ended.errors
-    assert "baseline3, 100 epochs, shipped with this project" in ended.output
+    assert f"{path.stem}, " in ended.output and "shipped with this project" in ended.output
 
 
 def test_final_model_of_this_folder_comes_first(tmp_path, monkeypatch):
@@ -139,6 +141,13 @@ def test_features_are_those_of_the_shipped_network(photos, blocks):
     features = keras.Model(inputs, shipped_features(inputs, blocks)).predict(photos, verbose=0)
     assert np.ptp(expected) > 0.5
     np.testing.assert_allclose(features, expected, atol=1e-4)
+
+
+def test_shipped_network_that_is_damaged_is_named(tmp_path, monkeypatch):
+    (tmp_path / "speedrun_94.h5").write_text("damaged")
+    monkeypatch.setattr(models.pretrained, "SHIPPED", tmp_path)
+    with pytest.raises(UsageError, match=r"speedrun_94\.h5: damaged or foreign"):
+        shipped_features(keras.Input((32, 32, 3)))
 
 
 def test_pictures_of_any_size_and_classes_are_learned(tmp_path):

@@ -244,7 +244,8 @@ def test_finished_run_is_archived_without_the_checkpoint_it_left(tmp_path, capsy
     assert names(tmp_path) == ["earlier"]
     date = "run-2026-01-02T030405"
     assert names(tmp_path / "earlier") == [f"{date}.csv", f"{date}.json", f"{date}.png"]
-    assert "was moved to" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"Moved to {tmp_path / 'earlier'}: run.png, run.csv, run.json\n" in told
 
 
 def test_archived_runs_of_the_same_second_do_not_replace_each_other(tmp_path):

@@ -1,6 +1,7 @@
 """How a run begins, breaks off, is resumed, and what it leaves behind."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import zipfile
 from functools import partial
 
 import harness
+import machinery.run
 from conftest import (
     BLUE,
     OFFLINE,
@@ -31,6 +33,7 @@ from conftest import (
     train,
 )
 from harness import Experiment
+from machinery import files
 from machinery.lock import only_owner
 from machinery.run import name_of_loss, operations_per_image
 from models.vgg import vgg
@@ -100,7 +103,7 @@ def test_resume_with_other_images_is_refused(killed, sample, tmp_path):
     (tmp_path / f"{NAME}.json").write_text(json.dumps(settings))
     np.savez(tmp_path / "other.npz", **sample.arrays() | {"x_test": sample.x_test[::-1]})
     arguments = ("--data", "other.npz", *FOUR[1:], "--out", ".", "--resume")
-    assert_refused(call(RANDOM, *arguments, cwd=tmp_path), "other images")
+    assert_refused(call(RANDOM, *arguments, cwd=tmp_path), "other images", "--data")
 
 
 def test_comparison_names_unfinished_runs_and_those_on_the_sample(killed):
@@ -154,7 +157,7 @@ def test_resuming_nothing_is_refused(tmp_path):
 def test_finished_run_is_kept_when_it_is_run_again(tmp_path):
     train(mine(), *ONE, "--batch-size", 1, cwd=tmp_path)
     ended = train(mine(), *ONE, "--batch-size", 2, cwd=tmp_path)
-    assert "was moved to runs/earlier" in ended.output
+    assert "Moved to runs/earlier: mine" in ended.output
     assert result(tmp_path / "runs" / "mine.json")["settings"]["batch_size"] == 2
     (earlier,) = (tmp_path / "runs" / "earlier").glob("mine-*.json")
     assert result(earlier)["settings"]["batch_size"] == 1
@@ -254,6 +257,52 @@ def test_folder_in_place_of_a_checkpoint_is_moved_out_of_the_way(interrupted, th
     assert "mine.checkpoint.keras is a folder, not a file. Going back" in ended.output
     assert numbers(interrupted / "mine.csv") == three_epochs
     assert [path.is_dir() for path in (interrupted / "earlier").iterdir()] == [True]
+
+
+def unreadable(monkeypatch, suffix):
+    """Files whose name ends so can't be opened, as by somebody without the permission."""
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith(suffix):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(files, "open", refuse, raising=False)
+
+
+def test_checkpoint_that_may_not_be_read_is_not_called_damaged(interrupted, monkeypatch):
+    before = files_of(interrupted.parent)
+    unreadable(monkeypatch, "mine.checkpoint.keras")
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert_refused(ended, "mine.checkpoint.keras: Permission denied")
+    assert files_of(interrupted.parent) == before
+
+
+def test_result_that_may_not_be_read_lets_no_new_run_begin(interrupted, monkeypatch):
+    before = files_of(interrupted.parent)
+    unreadable(monkeypatch, "mine.json")
+    assert_refused(train(mine(), *THREE, cwd=interrupted.parent), "mine.json: Permission denied")
+    assert files_of(interrupted.parent) == before
+
+
+def stop_at_the_images(monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(machinery.run, "find_dataset", interrupted)
+
+
+def test_ctrl_c_before_the_run_has_begun_says_to_start_again(tmp_path, monkeypatch):
+    stop_at_the_images(monkeypatch)
+    ended = train(mine(), *THREE, cwd=tmp_path)
+    assert ended.code == 130 and "Run the same command again." in ended.errors
+    assert "--resume" not in ended.errors
+
+
+def test_ctrl_c_before_a_run_goes_on_says_to_resume(interrupted, monkeypatch):
+    stop_at_the_images(monkeypatch)
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert ended.code == 130 and "run the same command with --resume" in ended.errors
 
 
 def test_run_killed_between_two_checkpoints_goes_on_from_the_one_before(interrupted, three_epochs):
@@ -524,13 +573,14 @@ def test_run_whose_first_epoch_fails_can_be_started_again(tmp_path):
 
 def test_loss_is_called_what_it_is():
     assert name_of_loss(vgg(blocks=1)) == "cross-entropy"
-    assert name_of_loss(vgg(blocks=1, weight_decay=0.001)) == "cross-entropy + penalty for weights"
+    told = "cross-entropy + penalty for weights (0.001)"
+    assert name_of_loss(vgg(blocks=1, weight_decay=0.001)) == told
     sparse = keras.layers.Dense(10, activation="softmax", activity_regularizer="l1")
     model = keras.Sequential([keras.Input((8,)), sparse])
     model.compile(loss="categorical_crossentropy")
     assert name_of_loss(model) == "cross-entropy + penalties"
     smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
-    assert name_of_loss(tiny_network(loss=smoothed)) == "cross-entropy to smoothed labels"
+    assert name_of_loss(tiny_network(loss=smoothed)) == "cross-entropy to labels smoothed by 0.2"
     assert name_of_loss(tiny_network(loss="mse")) == "loss"
     assert name_of_loss(tiny_network(loss="categorical_focal_crossentropy")) == "loss"
 
