@@ -33,7 +33,9 @@ from machinery.options import (
     add_out,
     command,
     option_parser,
+    option_words,
     parse_options,
+    path_of,
     script_parser,
     words_of,
 )
@@ -91,7 +93,7 @@ class Row(NamedTuple):
             accuracy = result.get("fold_accuracy") if self.folds else result["test_accuracy"]
             if result["finished"] and accuracy is not None:
                 shared = [result["settings"].get(setting) for setting in SHARED_BY_A_PAIR]
-                found[(*shared, result["remark"])] = accuracy
+                found[(*shared, images_of(result))] = accuracy
         return found
 
     def measured(self):
@@ -168,7 +170,7 @@ def read_runs(folders):
             settings["fold"] = Fold.parse(settings["fold"]).count
         else:
             settings["seed"] = None
-        key = path.stem, str(settings), result["remark"], not result["finished"]
+        key = path.stem, str(settings), images_of(result), not result["finished"]
         alike.setdefault(key, []).append((path, result, history))
     if not alike:
         raise UsageError(
@@ -192,6 +194,11 @@ def read_runs(folders):
         return ALL.index(name) if name in ALL else len(ALL)
 
     return sorted(rows, key=place_in_tutorial)
+
+
+def images_of(result):
+    """Return what tells the images of a run from others, a text."""
+    return f"{result['remark']} {result['dataset'].get('sha256')}"
 
 
 def results_in(folder):
@@ -329,13 +336,13 @@ def repeating_command(row, words, experiment):
     parser = option_parser(experiment.epochs)
     parser.set_defaults(mixed_precision=None)  # it depends on the processor: say it in any case
     data = row.results[0]["dataset"]
-    images = ["--sample"] if row.settings.get("sample") else []
+    images = sample = ["--sample"] if row.settings.get("sample") else []
     if not images and data.get("sha256", CIFAR10_SHA256) != CIFAR10_SHA256:
-        images = ["--data", data.get("source", "PATH").removesuffix(NOT_OFFICIAL)]
+        images = option_words("data", data.get("source", "PATH").removesuffix(NOT_OFFICIAL))
         if data.get("image_size", 32) != 32:
-            images += ["--image-size", str(data["image_size"])]
+            images += option_words("image-size", data["image_size"])
     name = row.settings["experiment"]
-    usual = Run(name, name, experiment, parser.parse_args(images)).settings
+    usual = Run(name, name, experiment, parser.parse_args(sample)).settings
     special = {
         setting: row.settings.get(setting)
         for setting in usual
@@ -356,7 +363,7 @@ def repeating_command(row, words, experiment):
 
 def main():
     parser = script_parser("%(prog)s [options] [DIR ...]")
-    parser.add_argument("folders", type=os.path.expanduser, nargs="*", default=[RUNS],
+    parser.add_argument("folders", type=path_of, nargs="*", default=[RUNS],
         metavar="DIR",
         help=f"folders with runs ({RUNS})")  # fmt: skip
     parser.add_argument("--markdown", action="store_true",
@@ -368,7 +375,7 @@ def main():
     options = parse_options(parser)
 
     rows = read_runs(options.folders)
-    reference = find_row(rows, options.against) if options.against else None
+    reference = find_row(rows, options.against) if options.against is not None else None
     if options.markdown:
         print_markdown(rows, reference)
         return

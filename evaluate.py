@@ -26,13 +26,17 @@ from machinery.diagnosis import (
     with_temperature,
 )
 from machinery.errors import UsageError, readable_errors
-from machinery.final_model import listed, load_final_model, require_probabilities
+from machinery.final_model import (
+    listed,
+    load_final_model,
+    prediction,
+    require_probabilities,
+)
 from machinery.intervals import share_interval_95
 from machinery.options import (
     add_data,
     add_model,
     add_out,
-    command,
     parse_options,
     script_parser,
 )
@@ -66,6 +70,10 @@ def main():
     dataset = find_dataset(options.data, options.sample, size if own else None)
     if list(dataset.class_names) != class_names or dataset.image_size() != size:
         raise other_images
+    same_images = training["dataset"].get("sha256") == dataset.sha256
+    if own and not same_images and not dataset.is_cifar10():
+        print("Warning: these are not the very images that the model was trained with. Where it is "
+              "tested on some of those, the accuracy is too good.")  # fmt: skip
     trainX, trainY, testX, testY = load_dataset(dataset)
 
     def predict(images, labels):
@@ -93,8 +101,7 @@ def main():
 
     curves = {"the model": calibration(probabilities, labels)}
     settings = training["settings"]
-    same_images = training["dataset"].get("sha256") == dataset.sha256 and not settings.get("limit")
-    if settings["validation"] == "holdout" and same_images:
+    if settings["validation"] == "holdout" and same_images and not settings.get("limit"):
         _, (heldX, heldY) = hold_out(trainX, trainY)
         temperature = fit_temperature(predict(heldX, heldY), heldY.argmax(axis=1))
         scaled = with_temperature(probabilities, temperature)
@@ -108,7 +115,8 @@ def main():
     draw_reliability(curves, title, paths[2])
     for path in paths:
         print(f"Picture: {path}")
-    print(f"Next: {command('predict.py', options)}")
+    if suggested := prediction(options, class_names):
+        print(f"Next: {suggested}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Grad-CAM: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
 """
 
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from machinery.figures import picture_of, save_figure
 from machinery.files import blame
 from machinery.final_model import load_final_model, require_deer, require_probabilities
 from machinery.grad_cam import COLOURS, draw_heat_maps, draw_seen, explain_answer
-from machinery.options import add_model, add_out, command, parse_options, script_parser
+from machinery.options import add_model, add_out, command, parse_options, path_of, script_parser
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,7 +33,7 @@ MOST_FILTERS = 64
 
 def main():
     parser = script_parser("%(prog)s [options] [IMAGE]")
-    parser.add_argument("image", type=os.path.expanduser, nargs="?", default=DEER, metavar="IMAGE",
+    parser.add_argument("image", type=path_of, nargs="?", default=DEER, metavar="IMAGE",
         help=f"a photo ({DEER.name}, a deer of CIFAR-10's test set)")  # fmt: skip
     add_model(parser)
     add_out(parser)

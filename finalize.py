@@ -7,7 +7,6 @@ been trained on, and would be recognized because it is remembered. Take the accu
 model without --all-images as a cautious estimate.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from machinery.final_model import (
     EARLIER,
     MOST_BYTES,
     keep_earlier_model,
+    prediction,
     read_training,
     save_final_model,
 )
@@ -30,6 +30,7 @@ from machinery.options import (
     command,
     option_parser,
     parse_options,
+    path_of,
     writable_folder,
 )
 from machinery.records import RunFiles, read_result
@@ -41,7 +42,7 @@ def main():
         help=f"whose model: {', '.join(FINAL)} (%(default)s)")  # fmt: skip
     parser.add_argument("--all-images", action="store_true",
         help="train on the training and the test images; no accuracy is measured")  # fmt: skip
-    parser.add_argument("--model", type=os.path.expanduser, default=FINAL_MODEL, metavar="FILE",
+    parser.add_argument("--model", type=path_of, default=FINAL_MODEL, metavar="FILE",
         help="where to save the model, .h5 or .keras (%(default)s)")  # fmt: skip
     parser.add_argument("--format", choices=("h5", "keras"),
         help="of the file: the tutorial's, or Keras's newer one (h5)")  # fmt: skip
@@ -55,7 +56,7 @@ def main():
     if model_path.suffix not in allowed:
         parser.error(f"argument --model: {model_path} must end in {' or '.join(allowed)}")
     own = RunFiles.of(options.out, "final_model", options.seed)
-    if model_path.absolute() in [path.absolute() for path in own]:
+    if model_path.resolve() in [path.resolve() for path in own]:
         parser.error(f"argument --model: the run keeps something else in {model_path}")
     writable_folder(parser, "--model", model_path.parent)
     if model_path.exists():
@@ -86,7 +87,8 @@ def main():
             )
     if not options.all_images:
         print(f"Next:            {command('evaluate.py', options)}")
-    print(f"Then:            {command('predict.py', options)}")
+    if suggested := prediction(options, run["dataset"]["class_names"]):
+        print(f"Then:            {suggested}")
 
 
 if __name__ == "__main__":

@@ -154,8 +154,8 @@ def load_dataset(dataset=None, limit=None):
 
     Args:
         dataset: a `data.dataset.Dataset`; None finds or downloads the whole of CIFAR-10.
-        limit: keep this many training images, and a fifth as many test images but at least 10,
-            balanced over the classes. None keeps all.
+        limit: keep this many training images, and a fifth as many test images but at least one of
+            each class, balanced over the classes. None keeps all.
 
     Returns:
         trainX, testX: uint8 images in 0..255, (n, 32, 32, 3) of CIFAR-10.
@@ -168,7 +168,8 @@ def load_dataset(dataset=None, limit=None):
     trainX, trainY, testX, testY = dataset.arrays().values()
     if limit:
         train = balanced_indices(trainY, limit)
-        test = balanced_indices(testY, min(len(testX), max(10, limit // 5)))
+        classes = len(dataset.class_names)
+        test = balanced_indices(testY, min(len(testX), max(classes, limit // 5)))
         trainX, trainY, testX, testY = trainX[train], trainY[train], testX[test], testY[test]
     classes = len(dataset.class_names)
     trainY, testY = (keras.utils.to_categorical(labels, classes) for labels in (trainY, testY))

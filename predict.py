@@ -20,7 +20,14 @@ from machinery.errors import UsageError, printable, readable_errors
 from machinery.figures import picture_of, save_figure
 from machinery.files import blame
 from machinery.final_model import load_final_model, require_deer, require_probabilities
-from machinery.options import add_model, parse_options, script_parser, whole_number, writable_folder
+from machinery.options import (
+    add_model,
+    parse_options,
+    path_of,
+    script_parser,
+    whole_number,
+    writable_folder,
+)
 
 import matplotlib.pyplot as plt
 
@@ -30,14 +37,14 @@ PHOTO_SIZE = 400  # in pixels, of the longer side where it is drawn
 def main():
     parser = script_parser("%(prog)s [options] [IMAGE ...]")
     add = parser.add_argument
-    add("images", type=os.path.expanduser, nargs="*", default=[DEER], metavar="IMAGE",
+    add("images", type=path_of, nargs="*", default=[DEER], metavar="IMAGE",
         help=f"photos, or folders of them ({DEER.name}, a deer of the test set)")  # fmt: skip
     add_model(parser)
     add("--top", type=whole_number(1), default=3, metavar="N",
         help="how many classes to print (%(default)s)")  # fmt: skip
     add("--json", action="store_true",
         help="print nothing but a line of JSON for each photo, with all probabilities")  # fmt: skip
-    add("--save", type=os.path.expanduser, metavar="DIR",
+    add("--save", type=path_of, metavar="DIR",
         help="draw each answer into this folder: the photo, what the model sees of it, and the "
         "probabilities")  # fmt: skip
     options = parse_options(parser)

@@ -36,6 +36,7 @@ from machinery.options import (
     ROOT,
     command,
     option_parser,
+    refuse_nonsense,
     require_tensorboard,
     script_parser,
     tensorboard_command,
@@ -226,7 +227,7 @@ def seed_list(text):
 def ray_address(text):
     """Check that it is `HOST:PORT` or `local`; a type for argparse."""
     host, _, port = text.rpartition(":")
-    if text != "local" and (not host or "/" in host or not port.isdigit()):
+    if text != "local" and (not host or "/" in host or not port.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor local")
     return text
 
@@ -267,6 +268,7 @@ def parse_command_line():
     options = parser.parse_args(others)
     if options.jobs > cores and not options.ray:
         parser.error(f"argument --jobs: {options.jobs} is above the {cores} cores")
+    refuse_nonsense(parser, training)
     if options.folds and training.validation == "holdout":
         parser.error("--folds and --validation holdout exclude each other: both hold images out")
     groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH}

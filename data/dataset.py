@@ -21,6 +21,7 @@ CIFAR10_SHA256 = {
 }
 ARRAYS = tuple(CIFAR10_SHA256)
 
+MOST_CHARACTERS = 100  # in the name of a class
 SMALLEST_SIZE, MOST_IMAGE_SIZE = 8, 512  # in pixels; of 8, three poolings leave one
 
 
@@ -123,6 +124,8 @@ def require_class_names(names):
     for name in names:
         if not isinstance(name, str) or name != printable(name):
             raise ValueError(f"the class {name!a} has characters in its name that can't be printed")
+        if len(name) > MOST_CHARACTERS:
+            raise ValueError(f"the class {name[:20]}... has more than {MOST_CHARACTERS} characters")
 
 
 def indices_of(labels, kind):

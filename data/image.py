@@ -90,6 +90,8 @@ def open_rgb(file, size):
             image.draft("RGB", (4 * size, 4 * size))
         if pixels > MOST_PIXELS_OF_JPEG or image.width * image.height > MOST_PIXELS:
             raise DamagedError(f"{file.name}: too many pixels ({pixels:,}): make it smaller first")
+        image.getexif()  # is kept. To write it anew, Pillow fails at what others wrote wrongly
+        image.info.pop("exif", None)
         return to_rgb(ImageOps.exif_transpose(image))
 
 
@@ -98,7 +100,9 @@ def to_rgb(image):
     if image.mode.startswith(("I", "F")):
         # More than 8 bits of gray, which Pillow would clip. 16 bits, unless the values say other.
         gray = np.array(image, dtype=np.float32)  # changed in place: it may be large
-        white = 65535 if gray.max() > 255 else 255 if gray.max() > 1 else 1
+        brightest = gray.max(where=np.isfinite(gray), initial=0)
+        white = 65535 if brightest > 255 else 255 if brightest > 1 else 1
+        np.nan_to_num(gray, copy=False, posinf=white, neginf=0)
         np.clip(gray, 0, white, out=gray)
         gray *= 255 / white
         image = Image.fromarray(np.rint(gray, out=gray).astype(np.uint8))

@@ -54,6 +54,10 @@ def balanced_indices(labels, count):
     """
     if count > len(labels):
         raise UsageError(f"--limit {count} is above the {len(labels):,} training images")
+    if count < (classes := len(np.unique(labels))):
+        raise UsageError(
+            f"--limit {count} is too few for {classes} classes: take one of each at least"
+        )
     rank_in_class = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = labels == label

@@ -7,7 +7,6 @@ Chelsea is a cat of Stéfan van der Walt's (CC0): `skimage/data/chelsea.png` in 
 """
 
 import io
-import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the
 
 from data.image import DEER
 from machinery.errors import UsageError, readable_errors
-from machinery.options import ROOT, add_model, parse_options, script_parser
+from machinery.options import ROOT, add_model, parse_options, path_of, script_parser
 
 from PIL import Image
 
@@ -28,7 +27,7 @@ MARGIN = 20
 
 def main():
     parser = script_parser("%(prog)s [options] [IMAGE]")
-    parser.add_argument("image", type=os.path.expanduser, nargs="?", default=DEER, metavar="IMAGE",
+    parser.add_argument("image", type=path_of, nargs="?", default=DEER, metavar="IMAGE",
         help=f"a photo ({DEER.name})")  # fmt: skip
     add_model(parser)
     options = parse_options(parser)

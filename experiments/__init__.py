@@ -41,7 +41,11 @@ def origin_of(name):
     """
     if name in ALL:
         module = importlib.import_module(f"{room_of(name)}.{name}")
-        return [f"{room_of(name)}/{name}.py"], module.__doc__.splitlines()[0], module.EXPERIMENT
+        return (
+            [f"{room_of(name)}/{name}.py"],
+            (module.__doc__ or "-").splitlines()[0],
+            module.EXPERIMENT,
+        )
     speedrun = importlib.import_module("experiments.speedrun")
     if name not in speedrun.VARIANTS:
         return None

@@ -87,6 +87,7 @@ if __name__ == "__main__":
         trainX, trainY, testX, testY = load_dataset(SAMPLE if sample else CACHE)
     except Exception as error:  # no network, or a damaged file
         parser.error(f"CIFAR-10 could not be loaded: {error}. Without it: --sample")
+    Path("runs").mkdir(exist_ok=True)  # before the training, not after hours of it
     trainX, testX = prep_pixels(trainX, testX)
     model = define_model()
     epochs, batch_size = (20, 16) if sample else (100, 64)
@@ -95,6 +96,5 @@ if __name__ == "__main__":
     )
     _, accuracy = model.evaluate(testX, testY, verbose=0)
     print(f"> {100 * accuracy:.3f}")
-    Path("runs").mkdir(exist_ok=True)
     summarize_diagnostics(history, "runs/in_one_file.png")
     print("Learning curves: runs/in_one_file.png")

@@ -11,6 +11,7 @@ import platform
 import signal
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,7 @@ def container_quota(cgroup=Path("/sys/fs/cgroup")):
 def thread_limit():
     """Return how many threads TensorFlow was told to start at most, infinity if it was not told."""
     text = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    return int(text) if text.isdigit() and int(text) else math.inf
+    return int(text) if text.isdecimal() and int(text) else math.inf
 
 
 def default_keras_home():
@@ -113,6 +114,11 @@ if platform.machine() in ("x86_64", "AMD64"):
 if (cores := usable_cores()) < visible_cores():
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, str(cores))
+
+# Of what libraries find in files, and go on with, users are told what matters by the scripts.
+if is_our_script():
+    for library in ("PIL", "keras", "zipfile"):
+        warnings.filterwarnings("ignore", module=rf"{library}\b")
 
 # No lines about missing GPUs on the screen of someone who knows that he has none.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -15,10 +15,14 @@ EMBEDDINGS = "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"
 
 
 class UsageError(Exception):
-    """The user asked for what can't be done; the message says why and what to do instead."""
+    """The user asked for what can't be done; the message says why and what to do instead.
 
-    def __init__(self, message):
-        super().__init__("\n".join(map(printable, str(message).split("\n"))))
+    Args:
+        message: one line. more: lines that follow it.
+    """
+
+    def __init__(self, message, *more):
+        super().__init__("\n".join(printable(str(line)) for line in (message, *more)))
 
 
 class DamagedError(UsageError):

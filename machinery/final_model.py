@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import zipfile
 from datetime import datetime
@@ -18,7 +19,7 @@ from machinery.files import (
     reading,
     replace_when_complete,
 )
-from machinery.loading import load_model
+from machinery.loading import load_model, require_texts
 from machinery.options import SHIPPED, command
 from machinery.records import require_result
 
@@ -91,6 +92,7 @@ def read_result_of(path, file):
                 return read_member(archive, RESULT, MOST_JSON_BYTES)
     else:
         with h5py.File(file) as archive:
+            require_texts(archive)
             if "result" in archive.attrs:
                 return archive.attrs["result"]
     raise ValueError("it is not a model that finalize.py saved")
@@ -172,6 +174,17 @@ def require_deer(class_names, path):
     """
     if "deer" not in class_names:
         raise UsageError(f"{path} knows {listed(class_names)}: name a photo of one of them")
+
+
+def prediction(options, class_names):
+    """Return the command that shows what a model says to the deer, or to the user's own pictures.
+
+    "" if it knows no deer, and the pictures are not in a folder.
+    """
+    if "deer" in class_names:
+        return command("predict.py", options)
+    own = options.data or os.environ.get("CIFAR10_PATH", "")
+    return command("predict.py", options, own) if os.path.isdir(own) else ""
 
 
 def listed(class_names):

@@ -14,7 +14,8 @@ MOST_BYTES = 2_000_000_000  # that a `.keras` file may unpack to
 MOST_COMPRESSION = 10  # of the arrays in HDF5; weights are nearly random
 WEIGHTS = "model.weights.h5"  # in a `.keras` file
 
-MOST_VALUES = 500_000_000  # 2 GB; VGG-16 computes a sixth of it for the largest images we take
+MOST_VALUES = 500_000_000  # 2 GB; VGG-16 computes half of it for the largest images we take
+MOST_CHARACTERS = 10_000_000  # of a text in HDF5: JSON takes ten times the memory and more
 
 
 def load_model(path, **options):
@@ -22,24 +23,38 @@ def load_model(path, **options):
 
     Keras makes all layers, and fills their weights at random, before it looks for the values: a
     file of a few bytes can ask for any memory. A file of n bytes has values for at most n weights.
-    Layers without weights can ask for any memory, too, when they are used.
+    What is computed for an image can ask for any memory, too: it is counted before it is done.
 
     Raises:
         ValueError: if it asks for more. Keras raises nearly anything if it is damaged.
     """
     require_size(path)
-    with at_most(os.path.getsize(path), MOST_VALUES):
+    with at_most(os.path.getsize(path)):
         model = keras.saving.load_model(path, **options)
-        # A model within a model may learn only now how large its images are.
+        # A model within a model may learn only now how large its images are, and make weights.
         one_image = tf.TensorSpec((1, *model.input_shape[1:]))
-        tf.function(model, autograph=False).get_concrete_function(one_image)
+        traced = tf.function(model, autograph=False).get_concrete_function(one_image)
+    if values_in(traced.graph) > MOST_VALUES:
+        raise ValueError("it computes too much for one image")
     return model
+
+
+def values_in(graph):
+    """Return how many numbers a TensorFlow graph computes, all together; of a loop, for one turn.
+
+    Sizes that are known only when it is computed count as one.
+    """
+    definition = graph.as_graph_def(add_shapes=True)
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    shapes = [shape for node in nodes for shape in node.attr["_output_shapes"].list.shape]
+    return sum(math.prod(max(1, axis.size) for axis in shape.dim) for shape in shapes)
 
 
 def require_size(path):
     """Raise ValueError if a model's file unpacks to too much, or claims more than is in it."""
     if h5py.is_hdf5(path):
         with h5py.File(path) as file:
+            require_texts(file)
             require_arrays(file, MOST_COMPRESSION * os.path.getsize(path))
         return
     with open(path, "rb") as file, open_zip(file) as archive:
@@ -60,16 +75,23 @@ def require_arrays(file, most_bytes):
         raise ValueError("it claims larger arrays than are in it")
 
 
-@contextlib.contextmanager
-def at_most(weights, values):
-    """Let no layers be made and called in the block that are larger than this, all together.
+def require_texts(file):
+    """Raise ValueError unless what describes a model, in an open HDF5 file, is single short texts.
 
-    Args:
-        weights: how many numbers they may have.
-        values: how many they may compute for an image.
+    Texts lie elsewhere in the file: an array of them may be the same long one, again and again.
     """
+    for name in file.attrs:
+        if file.attrs.get_id(name).shape:
+            raise ValueError(f"its {name} is an array")
+        if len(str(file.attrs[name])) > MOST_CHARACTERS:
+            raise ValueError(f"its {name} is longer than {MOST_CHARACTERS:,} characters")
+
+
+@contextlib.contextmanager
+def at_most(weights):
+    """Let no layers be made in the block that have more weights than this, all together."""
     layer_class, most_weights = keras.layers.Layer, weights
-    add_weight, call = layer_class.add_weight, layer_class.__call__
+    add_weight = layer_class.add_weight
 
     def add_weight_if_few(layer, *args, **options):
         nonlocal weights
@@ -78,17 +100,8 @@ def at_most(weights, values):
             raise ValueError(f"its layers ask for more than {most_weights:,} weights")
         return add_weight(layer, *args, **options)
 
-    def call_if_small(layer, *args, **options):
-        nonlocal values
-        outputs = call(layer, *args, **options)
-        for output in keras.tree.flatten(outputs):
-            values -= math.prod(size or 1 for size in output.shape[1:])
-        if values < 0:
-            raise ValueError("its layers compute too much for one image")
-        return outputs
-
-    layer_class.add_weight, layer_class.__call__ = add_weight_if_few, call_if_small
+    layer_class.add_weight = add_weight_if_few
     try:
         yield
     finally:
-        layer_class.add_weight, layer_class.__call__ = add_weight, call
+        layer_class.add_weight = add_weight

@@ -10,6 +10,7 @@ from pathlib import Path
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
 from data.dataset import MOST_IMAGE_SIZE, SMALLEST_SIZE
 from data.splits import Fold
+from machinery.errors import printable
 from machinery.records import TENSORBOARD
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ MOST_IMAGES_PER_STEP = 1_000_000
 def script_parser(usage="%(prog)s [options]"):
     """Return a parser that explains the script by its docstring."""
     return argparse.ArgumentParser(
-        description=sys.modules["__main__"].__doc__,
+        description=sys.modules["__main__"].__doc__,  # None with python -OO
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=usage,
         allow_abbrev=False,
@@ -73,10 +74,17 @@ def option_parser(epochs):
     return parser
 
 
+def path_of(text):
+    """Parse a path, in which `~` means home; a type for argparse."""
+    if not text:  # of a variable of the shell that is not set, for example
+        raise argparse.ArgumentTypeError("it is empty")
+    return os.path.expanduser(text)
+
+
 def add_data(parser):
     """Add the options that choose the images."""
     data = parser.add_mutually_exclusive_group()
-    data.add_argument("--data", type=os.path.expanduser, metavar="PATH",
+    data.add_argument("--data", type=path_of, metavar="PATH",
         help="cifar-10-python.tar.gz, a folder extracted from it, or an .npz; or pictures of your "
         "own, in train/CLASS/ and test/CLASS/, or in CLASS/; the environment variable "
         "CIFAR10_PATH does the same (default: a download, kept for later)")  # fmt: skip
@@ -115,13 +123,13 @@ def has_native_bfloat16():
 
 
 def add_out(parser, default=RUNS):
-    parser.add_argument("--out", type=os.path.expanduser, default=default, metavar="DIR",
+    parser.add_argument("--out", type=path_of, default=default, metavar="DIR",
         help="folder for what the script leaves behind (%(default)s)")  # fmt: skip
 
 
 def add_model(parser):
     """Add the option that chooses the model to use."""
-    parser.add_argument("--model", type=os.path.expanduser, default=model_to_use(), metavar="FILE",
+    parser.add_argument("--model", type=path_of, default=model_to_use(), metavar="FILE",
         help=f"the model that finalize.py saved ({FINAL_MODEL}; where there is none, that of "
         "baseline3 that ships with this project)")  # fmt: skip
 
@@ -145,7 +153,7 @@ def pasted(path):
 
 
 def add_weights(parser):
-    parser.add_argument("--weights", type=os.path.expanduser, default="imagenet", metavar="FILE",
+    parser.add_argument("--weights", type=path_of, default="imagenet", metavar="FILE",
         help="what the network has learned of ImageNet, as Keras saves it without the dense layers "
         "(default: Keras's download, kept for later)")  # fmt: skip
 
@@ -153,16 +161,32 @@ def add_weights(parser):
 def parse_options(parser):
     """Parse the command line; refuse what makes no sense before anything is loaded."""
     options = parser.parse_args()
+    refuse_nonsense(parser, options)
+    require_tensorboard(parser, options)
+    if hasattr(options, "out"):
+        writable_folder(parser, "--out", options.out)
+    return options
+
+
+def refuse_nonsense(parser, options):
+    """Leave with a message if options contradict each other or the images."""
     most = SAMPLE_TRAINING_IMAGES if getattr(options, "sample", False) else CIFAR10_TRAINING_IMAGES
     own = getattr(options, "data", None) or os.environ.get("CIFAR10_PATH")
     if not own and getattr(options, "limit", None) and options.limit > most:
         parser.error(f"argument --limit: {options.limit} is above the {most:,} training images")
     if getattr(options, "fold", None) and options.validation == "holdout":
         parser.error("--fold and --validation holdout exclude each other: both hold images out")
-    require_tensorboard(parser, options)
-    if hasattr(options, "out"):
-        writable_folder(parser, "--out", options.out)
-    return options
+    out = getattr(options, "out", None)
+    if (
+        own
+        and out
+        and os.path.isdir(own)
+        and Path(out).resolve().is_relative_to(Path(own).resolve())
+    ):
+        parser.error(
+            f"argument --out: {printable(out)} is among the images, and what is left there would "
+            "be taken for some: name a folder elsewhere"
+        )
 
 
 def require_tensorboard(parser, options):
@@ -183,7 +207,8 @@ def writable_folder(parser, option, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        parser.error(f"argument {option}: can't write to {folder}: {error.strerror}")
+        shown = printable(str(folder))
+        parser.error(f"argument {option}: can't write to {shown}: {error.strerror}")
 
 
 def fold_of_folds(text):
@@ -204,8 +229,13 @@ def words_of(options, parser):
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            words += [f"--{option}", str(value)]
+            words += option_words(option, value)
     return words
+
+
+def option_words(name, value):
+    """Return an option with its value as words of a command; a value may begin like an option."""
+    return [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
 
 
 def whole_number(least, most=None):
@@ -224,12 +254,13 @@ def whole_number(least, most=None):
     return parse
 
 
-def command(script, options=None):
+def command(script, options=None, photos=None):
     """Return a command that can be pasted into the shell: another script, on what this one leaves.
 
     Args:
         script: its path from the project's folder.
         options: of this script. None, or where they are the defaults: none for the other one.
+        photos: what predict.py is to look at, a path; None for the deer.
     """
     words = ["python", pasted(ROOT / script)]
     out, model = getattr(options, "out", RUNS), getattr(options, "model", model_to_use())
@@ -237,13 +268,15 @@ def command(script, options=None):
         words.append(out)
     if script in ("evaluate.py", "predict.py") and model != model_to_use():
         words += ["--model", model]
+    if script == "predict.py" and photos:
+        words.append(photos)
     if script == "evaluate.py" or script.startswith("experiments/"):
         words += ["--sample"] if getattr(options, "sample", False) else []
         words += ["--data", options.data] if getattr(options, "data", None) else []
     if script.startswith("experiments/") and getattr(options, "image_size", None):
         words += ["--image-size", str(options.image_size)]
     # A path that begins like an option would be taken for one.
-    paths = {out, model, getattr(options, "data", None)}
+    paths = {out, model, photos, getattr(options, "data", None)}
     return shlex.join(
         f"./{each}" if each in paths and each.startswith("-") else each for each in words
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-LAYER = re.compile(r"\w+ \d+\..*")
+PART_OF_NETWORK = re.compile(r"\w+ \d+\..*|loss(\..*)?")
 NOT_OURS = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
@@ -44,9 +44,9 @@ def recipe_of(experiment, model):
     return {name: labels.get(str(value), value) for name, value in recipe.items()}
 
 
-def layers_of(recipe):
-    """Return what a recipe says of the layers: those of its parts that have a number."""
-    return {name: value for name, value in recipe.items() if LAYER.fullmatch(name)}
+def network_of(recipe):
+    """Return what a recipe says of the layers, those of its parts that have a number, and loss."""
+    return {name: value for name, value in recipe.items() if PART_OF_NETWORK.fullmatch(name)}
 
 
 def describe(value, above=()):

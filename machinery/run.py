@@ -16,7 +16,7 @@ from machinery.errors import DamagedError, UsageError
 from machinery.files import archive, blame, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
-from machinery.recipe import differences, layers_of, recipe_of
+from machinery.recipe import differences, network_of, recipe_of
 from machinery.records import (
     RunFiles,
     accuracy_line,
@@ -225,9 +225,9 @@ class Run:
                 are_states = isinstance(states, list) and all(isinstance(s, dict) for s in states)
                 if not are_states or not 0 < record["epochs_trained"] <= self.epochs:
                     raise ValueError(f"{path}: damaged or foreign (its epochs, or its callbacks)")
-                said = layers_of(record["recipe"])
-                if not model.compiled or layers_of(recipe_of(self.experiment, model)) != said:
-                    raise ValueError(f"{path}: damaged or foreign (other layers than it says)")
+                said = network_of(record["recipe"])
+                if not model.compiled or network_of(recipe_of(self.experiment, model)) != said:
+                    raise ValueError(f"{path}: damaged or foreign (another network than it says)")
                 history = read_history(self.files.history, record["epochs_trained"])
                 with blame(self.files.history):
                     require_columns(self.settings, history, exactly=True)

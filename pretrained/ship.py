@@ -8,7 +8,6 @@ float32, on any machine. Both models are tested on the test images; if their acc
 more than 0.05 %, nothing is written.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from harness import load_dataset, prep_pixels
 from machinery.errors import UsageError, readable_errors
 from machinery.files import replace_when_complete
 from machinery.final_model import load_final_model, save_final_model
-from machinery.options import SHIPPED, add_data, add_out, parse_options, script_parser
+from machinery.options import SHIPPED, add_data, add_out, parse_options, path_of, script_parser
 from machinery.records import write_result
 
 import h5py
@@ -31,7 +30,7 @@ LARGEST_DIFFERENCE = 0.05  # percent
 
 def main():
     parser = script_parser("%(prog)s [options] MODEL")
-    parser.add_argument("model", type=os.path.expanduser, metavar="MODEL",
+    parser.add_argument("model", type=path_of, metavar="MODEL",
         help="what finalize.py saved, an .h5")  # fmt: skip
     add_data(parser)
     add_out(parser, SHIPPED)

@@ -1,7 +1,9 @@
 import json
 import os
+import sys
 
 from conftest import BLUE, ORANGE, assert_refused, call, colours
+from experiments import load_experiment
 from machinery import curves
 from machinery.records import write_history
 from test_records import HISTORY
@@ -122,6 +124,32 @@ def test_markdown_knows_the_variants_of_the_speed_run(tmp_path):
     (row,) = cells(tmp_path).values()
     assert row[0] == "speedrun with --target 94 --without tta"
     assert "`python experiments/speedrun.py --target 94 --without tta --no-mixed-" in row[-1]
+
+
+def test_runs_on_other_images_are_no_seeds_of_one_row_and_no_pair(tmp_path):
+    remark = "on images that are not the official CIFAR-10"
+    for name, seed, kind in (("a", 0, "x"), ("a", 1, "y"), ("b", 1, "x")):
+        folder = tmp_path / "runs" / f"seed_{seed}" if seed else tmp_path / "runs"
+        data = {"sha256": {"x_train": kind}}
+        write_run(folder, name, settings={"seed": seed}, remark=remark, dataset=data)
+    ended = call("compare.py", cwd=tmp_path)
+    assert "seeds)" not in ended.output and ended.output.count("\na ") == 2
+    ended = call("compare.py", "--against", "b", cwd=tmp_path)
+    assert ended.output.count("no pair") == 2
+
+
+def test_experiment_without_a_docstring_is_shown(tmp_path, monkeypatch):
+    """As all are with `python -OO`."""
+    write_run(tmp_path / "runs", settings={"experiment": "dropout"})
+    monkeypatch.setattr(load_experiment("dropout").define_model, "__doc__", None)
+    monkeypatch.setattr(sys.modules["experiments.dropout"], "__doc__", None)
+    (row,) = cells(tmp_path).values()
+    assert row[0] == "-"
+
+
+def test_empty_name_is_no_reference(tmp_path):
+    write_run(tmp_path / "runs")
+    assert_refused(call("compare.py", "--against", "", cwd=tmp_path), "--against : there is no run")
 
 
 def test_markdown_of_an_experiment_that_is_not_ours_claims_nothing(tmp_path):

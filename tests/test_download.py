@@ -365,7 +365,8 @@ def test_slow_server_is_better_than_none(archive, official, monkeypatch, capsys,
         found = find_dataset()
     assert_same_images(found, official)
     assert found.source == "SlowAtFirst"
-    assert re.search(r"again from SlowAtFirst, about .* s\. .*--data", capsys.readouterr().out)
+    told = r"again from SlowAtFirst, about .* s; it is kept for later, in .*--data"
+    assert re.search(told, capsys.readouterr().out)
 
 
 def test_only_source_that_is_left_may_take_its_time(archive, official, monkeypatch, impatient):

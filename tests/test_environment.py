@@ -217,7 +217,8 @@ def test_tensorflow_has_fewer_threads_where_the_quota_is_half_a_core():
 
 
 @pytest.mark.parametrize(
-    ("told", "most"), [("3", 3), ("0", math.inf), ("many", math.inf), (None, math.inf)]
+    ("told", "most"),
+    [("3", 3), ("0", math.inf), ("many", math.inf), ("\u00b2", math.inf), (None, math.inf)],
 )
 def test_thread_limit(monkeypatch, told, most):
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)

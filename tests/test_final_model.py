@@ -181,13 +181,49 @@ def test_settings_that_unpack_to_gigabytes_are_not_read(tmp_path):
         load_final_model(path)
 
 
-@pytest.mark.parametrize("size", [None, 16_000])
+@pytest.mark.parametrize("size", [None, 520])
 def test_model_for_images_of_no_or_a_huge_size_is_refused(tmp_path, size):
     inputs = keras.Input((size, size, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
     save_final_model(model, RESULT, tmp_path / "model.h5")
     with pytest.raises(UsageError, match="its images are not of up to 512 pixels"):
+        load_final_model(tmp_path / "model.h5")
+
+
+def attention(x):
+    """Every value of an image with every other one: what a layer computes within itself."""
+    return keras.layers.Attention()([keras.layers.Reshape((-1, 1))(x)] * 2)
+
+
+HUGE = {
+    "operation": lambda x: keras.ops.tile(x, (1, 1000, 1000, 1)),
+    "layer": lambda x: keras.layers.UpSampling2D(1000)(x),
+    "within a layer": attention,
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_model_that_computes_too_much_is_refused_before_it_is_asked(tmp_path, kind):
+    inputs = keras.Input((96, 96, 3))
+    x = HUGE[kind](inputs)
+    x = keras.ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+    save_final_model(model, RESULT, tmp_path / "model.keras")
+    with pytest.raises(UsageError, match=r"model\.keras: .*it computes too much for one image"):
+        load_final_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("name", ["result", "model_config"])
+@pytest.mark.parametrize(
+    ("text", "reason"), [(["[]", "[]"], "is an array"), (11_000_000 * " ", "is longer than")]
+)
+def test_texts_that_take_too_much_memory_are_refused(tmp_path, name, text, reason):
+    save_final_model(tiny_network(), RESULT, tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        del file.attrs[name]
+        file.attrs[name] = text
+    with pytest.raises(UsageError, match=rf"model\.h5: .*its {name} {reason}"):
         load_final_model(tmp_path / "model.h5")
 
 

@@ -217,6 +217,14 @@ def test_run_on_all_images_is_resumed_as_one(tmp_path):
     assert (tmp_path / "final_model.h5").exists()
 
 
+def test_model_is_not_saved_over_files_of_the_run_by_another_path(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "link").symlink_to("runs")
+    for folder in ("runs/../runs", "link"):
+        model = f"{folder}/final_model.checkpoint.keras"
+        assert_refused(call("finalize.py", *ONE, "--model", model, cwd=tmp_path), "something else")
+
+
 @pytest.mark.parametrize("what", ["folder", "pipe", "file in place of the folder for it"])
 def test_model_that_could_not_be_kept_is_refused_before_the_training(tmp_path, what):
     model = tmp_path / "final_model.h5"

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import shutil
 import zipfile
 
 from conftest import TINY, assert_refused, call, colours, result, tiny_network, train
@@ -78,6 +79,31 @@ def test_a_fifth_of_each_class_is_set_aside_for_the_test(tmp_path):
     assert dataset.sha256 == again.sha256
 
 
+def test_pictures_that_are_added_later_leave_what_is_tested_on(tmp_path):
+    """Otherwise, a model would be tested on what it was trained on."""
+    before = find_dataset(write(tmp_path / "mine", files((25, 25))))
+    new = {f"green/new {number}.png": picture((0, 90, number)) for number in range(2)}
+    after = find_dataset(write(tmp_path / "mine", new))
+    trained = {image.tobytes() for image in before.x_train}
+    assert not any(image.tobytes() in trained for image in after.x_test)
+    assert len(after.x_train) + len(after.x_test) == 52
+
+
+def test_classes_that_are_named_like_a_split_in_other_letters_are_one(tmp_path):
+    content = {
+        name.replace("train/", "Training/").replace("test/", "TEST/"): data
+        for name, data in SPLIT.items()
+    }
+    dataset = find_dataset(write(tmp_path / "mine", content))
+    assert dataset.class_names == ("blue things", "green", "red")
+    assert len(dataset.x_train) == 12 and len(dataset.x_test) == 5
+
+
+def test_class_that_looks_like_python_is_one(tmp_path):
+    content = {name.replace("green", "__pos__"): data for name, data in files((5, 5)).items()}
+    assert find_dataset(write(tmp_path / "mine", content)).class_names == ("__pos__", "blue things")
+
+
 def test_pictures_are_scaled_to_the_size_that_is_asked_for(tmp_path):
     dataset = find_dataset(write(tmp_path / "mine", SPLIT), image_size=64)
     assert dataset.x_train.shape == (12, 64, 64, 3)
@@ -116,6 +142,10 @@ ZIPS = {
     "as they are": SPLIT,
     "with backslashes": {name.replace("/", "\\"): data for name, data in SPLIT.items()},
     "in one more folder": {f"my pictures/{name}": data for name, data in SPLIT.items()},
+    "with a dot before": {f"./{name}": data for name, data in SPLIT.items()},
+    "in one more folder, with hidden ones": {f"mine/{name}": data for name, data in SPLIT.items()}
+    | {"__MACOSX/mine/train/x.png": b"x", ".thumbnails/large/red/x.png": SPLIT["train/red/0.png"]},
+    "with an array": SPLIT | {"features.npy": b"x"},
     "with what macOS adds": SPLIT | {"__MACOSX/train/red/._1.png": b"x", "train/.DS_Store": b"x"},
 }
 
@@ -148,6 +178,10 @@ BAD = {
         "no pictures in train/green",
     ),
     "one picture of a class": (files((5, 1)), "no pictures in green (it needs two at least)"),
+    "class with a long name": (
+        files((5, 5)) | {f"{101 * 'x'}/{n}.png": picture((n, 0, 0)) for n in range(5)},
+        "the class xxxxxxxxxxxxxxxxxxxx... has more than 100 characters",
+    ),
     "class that can't be printed": (
         files((5, 5)) | {f"\x1b[2J/{number}.png": picture((number, 0, 0)) for number in range(5)},
         r"the class '\x1b[2J' has characters in its name that can't be printed",
@@ -305,6 +339,38 @@ def test_model_is_evaluated_on_its_own_pictures(learned):
         assert len(colours(folder / f"runs/evaluate_{name}.png")) > 10
     ended = call("evaluate.py", "--sample", cwd=folder)
     assert_refused(ended, "final_model.keras tells blue things, green, red apart")
+
+
+def test_pictures_that_were_added_since_the_training_are_told(learned, tmp_path):
+    shutil.copytree(learned[0] / "mine", tmp_path / "more")
+    write(tmp_path / "more", {"green/new.png": picture((0, 90, 3))})
+    model = learned[0] / "final_model.keras"
+    ended = call("evaluate.py", "--data", "more", "--model", model, cwd=tmp_path)
+    assert "Warning: these are not the very images that the model was trained" in ended.output
+    ended = call("evaluate.py", "--data", "mine", cwd=learned[0])
+    assert "Warning" not in ended.output
+
+
+def test_prediction_is_suggested_for_the_pictures_themselves(learned):
+    assert learned[1].endswith("predict.py mine\n")
+    ended = call("predict.py", "mine", cwd=learned[0])
+    assert ended.code == 0 and ended.output.count("mine/red/") == 25
+
+
+def test_files_that_a_run_leaves_are_not_put_among_the_pictures(learned):
+    ended = call("evaluate.py", "--data", "mine", "--out", "mine/runs", cwd=learned[0])
+    assert_refused(ended, "mine/runs is among the images", "name a folder elsewhere")
+
+
+def test_fewer_pictures_than_classes_are_refused(tmp_path):
+    dataset = find_dataset(write(tmp_path / "mine", files((9, 9, 9))))
+    with pytest.raises(UsageError, match="--limit 2 is too few for 3 classes"):
+        load_dataset(dataset, limit=2)
+
+
+def test_name_with_a_new_line_is_told_in_one(tmp_path):
+    ended = call("predict.py", "x\npredict.py: error: all is well.png", cwd=tmp_path)
+    assert_refused(ended, r"there is no file x\npredict.py")
 
 
 def test_nothing_is_downloaded_for_a_model_of_other_pictures(learned, monkeypatch):

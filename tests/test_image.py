@@ -1,4 +1,5 @@
 import os
+import struct
 
 from conftest import ROOT
 from data import image
@@ -9,7 +10,7 @@ from test_cifar10 import png
 import numpy as np
 import PIL
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 
 def test_image_of_cifar10_stays_as_it_is():
@@ -51,6 +52,32 @@ def test_gray_in_floats_is_scaled_by_its_white(tmp_path, white):
     Image.fromarray(gray).save(tmp_path / "gray.tiff")
     pixels = load_image(tmp_path / "gray.tiff")
     np.testing.assert_allclose(pixels[0, :, 0], np.linspace(0, 255, 32), atol=1)
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_odd_pixels_of_a_gray_picture_leave_the_others(tmp_path, odd):
+    gray = np.tile(np.linspace(0, 255, 32).astype(np.float32), (32, 1))
+    gray[0, 0] = odd
+    Image.fromarray(gray).save(tmp_path / "gray.tiff")
+    pixels = load_image(tmp_path / "gray.tiff")
+    np.testing.assert_allclose(pixels[1, :, 0], np.linspace(0, 255, 32), atol=1)
+    assert pixels[0, 0, 0] == (255 if odd == np.inf else 0)
+
+
+def test_photo_is_turned_though_other_things_are_wrong_in_its_exif(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.DateTime] = "now"  # four characters, with the last one of all texts
+    photo = Image.new("RGB", (40, 40), "red")
+    photo.paste("blue", (0, 0, 40, 20))  # above, and on the right when it is turned
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    content = (tmp_path / "turned.jpg").read_bytes()
+    for order in "<>":
+        text, number = (struct.pack(f"{order}HHI", 306, *kind) for kind in ((2, 4), (11, 1)))
+        content = content.replace(text, number)  # a text that says it is a floating-point number
+    (tmp_path / "turned.jpg").write_bytes(content)
+    pixels = load_image(tmp_path / "turned.jpg")
+    assert pixels[16, 30, 2] > 200 and pixels[16, 2, 0] > 200
 
 
 def test_transparent_becomes_white(tmp_path):

@@ -97,6 +97,16 @@ def test_script_trains_and_draws_two_panels(few, tmp_path, monkeypatch, capsys):
     assert rows.min() < middle < rows.max()
 
 
+def test_folder_that_can_not_be_made_is_told_before_the_training(few, tmp_path, monkeypatch):
+    (tmp_path / "runs").write_text("in the way")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["in_one_file.py", "--sample"])
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("trains"))
+    with pytest.raises(FileExistsError):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
 def test_images_that_can_not_be_loaded_are_told_in_one_line(tmp_path, monkeypatch):
     cache = tmp_path / ".keras/datasets/cifar10-verified.npz"
     cache.parent.mkdir(parents=True)

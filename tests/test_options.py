@@ -14,6 +14,7 @@ from machinery.options import (
     option_parser,
     parse_options,
     tensorboard_command,
+    words_of,
 )
 
 import pytest
@@ -38,6 +39,8 @@ def parsed(monkeypatch, *arguments):
         (["--limit", "50001"], "50001 is above the 50,000 training images"),
         (["--limit", "1001", "--sample"], "1001 is above the 1,000 training images"),
         (["--validation", "train"], "--validation"),
+        (["--data", ""], "--data: it is empty"),
+        (["--out", ""], "--out: it is empty"),
         (["--sample", "--data", "here"], "--data"),
         (["--out", "/dev/null/runs"], "can't write to /dev/null/runs"),
         (["--epoch", "3"], "--epoch"),
@@ -69,6 +72,14 @@ SCRIPTS = [
     if re.search(r"(script_parser|option_parser|run_test_harness)(?s:.*)__main__", path.read_text())
 ]  # fmt: skip
 NAMES = "experiments", "against", "ideas"  # free text that is no path
+
+
+def test_value_that_begins_like_an_option_stays_a_value(monkeypatch):
+    parser = option_parser(100)
+    before = parser.parse_args(["--data=-flowers", "--out=-x", "--epochs", "3"])
+    words = words_of(before, parser)
+    assert words == ["--data=-flowers", "--epochs", "3", "--out=-x"]
+    assert parser.parse_args(words) == before
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -349,6 +349,20 @@ def rewrite(checkpoint, **changes):
             archive.writestr(name, content)
 
 
+def test_checkpoint_with_another_loss_falls_back_to_the_one_before(interrupted, three_epochs):
+    checkpoint = interrupted / "mine.checkpoint.keras"
+    with zipfile.ZipFile(checkpoint) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    changed = members["config.json"].replace(b'"categorical_crossentropy"', b'"mse"')
+    assert changed != members["config.json"]
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        for name, content in (members | {"config.json": changed}).items():
+            archive.writestr(name, content)
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert "Resuming after epoch 1 of 3" in ended.output, ended.errors
+    assert numbers(interrupted / "mine.csv") == three_epochs
+
+
 @pytest.mark.parametrize("changes", [{"epochs_trained": -1}, {"callbacks": 5}])
 def test_checkpoint_that_makes_no_sense_falls_back_to_the_one_before(
     interrupted, three_epochs, changes
@@ -370,7 +384,7 @@ def test_checkpoint_whose_model_is_another_than_it_says_falls_back(interrupted, 
     other.replace(checkpoint)
     ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
     assert ended.code == 0, ended.errors
-    assert "other layers than it says" in ended.output
+    assert "another network than it says" in ended.output
     assert numbers(interrupted / "mine.csv") == three_epochs
 
 

@@ -67,6 +67,12 @@ def test_run_whose_log_can_not_be_written_stops_no_others(tmp_path):
     assert "baseline1 " in ended.output
 
 
+def test_options_that_no_run_could_take_are_refused_at_once(tmp_path):
+    ended = call(*BASELINE1, "--sample", "--limit", 60_000, cwd=tmp_path)
+    assert_refused(ended, "60000 is above the 1,000 training images")
+    assert not list(tmp_path.glob("runs/*"))
+
+
 def test_tells_how_to_show_all_runs_in_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     train = "experiments/baseline1.py", *TINY, "--epochs", 1
