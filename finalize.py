@@ -42,15 +42,16 @@ def main():
         help=f"whose model: {', '.join(FINAL)} (%(default)s)")  # fmt: skip
     parser.add_argument("--all-images", action="store_true",
         help="train on the training and the test images; no accuracy is measured")  # fmt: skip
-    parser.add_argument("--model", type=path_of, default=FINAL_MODEL, metavar="FILE",
-        help="where to save the model, .h5 or .keras (%(default)s)")  # fmt: skip
+    parser.add_argument("--model", type=path_of, metavar="FILE",
+        help=f"where to save the model, .h5 or .keras ({FINAL_MODEL})")  # fmt: skip
     parser.add_argument("--format", choices=("h5", "keras"),
         help="of the file: the tutorial's, or Keras's newer one (h5)")  # fmt: skip
     options = parse_options(parser)
     if options.fold:
         parser.error("--fold is for single experiments: the final model is trained on all images")
-    if options.format and options.model == FINAL_MODEL:
-        options.model = str(Path(FINAL_MODEL).with_suffix(f".{options.format}"))
+    options.model = options.model or str(
+        Path(FINAL_MODEL).with_suffix(f".{options.format or 'h5'}")
+    )
     model_path = Path(options.model)
     allowed = [f".{options.format}"] if options.format else [".h5", ".keras"]
     if model_path.suffix not in allowed:

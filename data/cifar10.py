@@ -76,7 +76,9 @@ def tar_members(unpacked):
         try:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
         except tarfile.HeaderError:
-            raise ValueError("neither cifar-10-python.tar.gz, nor an .npz") from None
+            raise ValueError(
+                "neither cifar-10-python.tar.gz, nor an .npz, nor a zip of pictures"
+            ) from None
         place += tarfile.BLOCKSIZE
         if member.type in b"123456":  # links, folders and devices have no content
             member.size = 0
@@ -89,7 +91,7 @@ def tar_members(unpacked):
             members[Path(member.name).name] = place, member.size
         place += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     if not members:
-        raise ValueError("neither cifar-10-python.tar.gz, nor an .npz")
+        raise ValueError("neither cifar-10-python.tar.gz, nor an .npz, nor a zip of pictures")
     return members
 
 

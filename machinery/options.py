@@ -203,11 +203,13 @@ def require_tensorboard(parser, options):
 
 def writable_folder(parser, option, folder):
     """Make a folder and try to write to it; leave with a message if that fails."""
+    shown = printable(str(folder))
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        parser.error(f"argument {option}: {shown} is there, but is no folder: name another one")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        shown = printable(str(folder))
         parser.error(f"argument {option}: can't write to {shown}: {error.strerror}")
 
 

@@ -284,7 +284,9 @@ def require(record, form):
             raise ValueError(f"not the result of a run: it has no {name}")
         value = record[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"not the result of a run: {name} is no {kind}")
+            raise ValueError(
+                f"not the result of a run: {name} is no {getattr(kind, '__name__', kind)}"
+            )
         if isinstance(value, str) and len(value) > MOST_CHARACTERS:
             raise ValueError(f"not the result of a run: {name} is too long")
         if isinstance(value, str) and value != printable(value):

@@ -43,6 +43,7 @@ def parsed(monkeypatch, *arguments):
         (["--out", ""], "--out: it is empty"),
         (["--sample", "--data", "here"], "--data"),
         (["--out", "/dev/null/runs"], "can't write to /dev/null/runs"),
+        (["--out", "/dev/null"], "/dev/null is there, but is no folder: name another one"),
         (["--epoch", "3"], "--epoch"),
         (["--fold", "6/5"], "--fold: '6/5' is not a fold like 1/5, of 2 to 100 folds"),
         (["--fold", "1/5", "--validation", "holdout"], "exclude each other"),
