@@ -89,6 +89,12 @@ def test_missing_dataset_is_explained(tmp_path):
 # What is there already.
 
 
+def test_line_of_python_in_the_terminal_is_told_a_script_that_can_be_started(nowhere, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    with pytest.raises(UsageError, match=r"python experiments/explore_dataset\.py --sample"):
+        find_dataset()
+
+
 def test_cache_is_used_before_any_download(nowhere, official):
     download.save_cache(official)
     found = find_dataset()
