@@ -136,8 +136,8 @@ def read_path(path, image_size=None):
     """
     size = image_size or 32
     if path.is_dir():
-        folder = path / FOLDER_OF_BATCHES if (path / FOLDER_OF_BATCHES).is_dir() else path
-        if not any(path.is_file() for path in folder.glob("*_batch*")):
+        folder = folder_of_batches(path)
+        if not folder:
             return read_folder(path, size)
 
         def read_file(name, most_bytes):
@@ -162,6 +162,12 @@ def read_path(path, image_size=None):
             if any(f"{name}.npy" in members for name in ARRAYS):
                 return read_npz(archive)
             return read_zip(path, archive, size)
+
+
+def folder_of_batches(path):
+    """Return the folder of CIFAR-10's official files that a path names, None if there is none."""
+    folder = path / FOLDER_OF_BATCHES if (path / FOLDER_OF_BATCHES).is_dir() else path
+    return folder if any(file.is_file() for file in folder.glob("*_batch*")) else None
 
 
 def read_cache():

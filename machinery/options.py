@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
 from data.dataset import MOST_IMAGE_SIZE, SMALLEST_SIZE
+from data.download import folder_of_batches
 from data.splits import Fold
 from machinery.errors import printable
 from machinery.records import TENSORBOARD
@@ -177,12 +178,8 @@ def refuse_nonsense(parser, options):
     if getattr(options, "fold", None) and options.validation == "holdout":
         parser.error("--fold and --validation holdout exclude each other: both hold images out")
     out = getattr(options, "out", None)
-    if (
-        own
-        and out
-        and os.path.isdir(own)
-        and Path(out).resolve().is_relative_to(Path(own).resolve())
-    ):
+    pictures = own and os.path.isdir(own) and not folder_of_batches(Path(own))
+    if out and pictures and Path(out).resolve().is_relative_to(Path(own).resolve()):
         parser.error(
             f"argument --out: {printable(out)} is among the images, and what is left there would "
             "be taken for some: name a folder elsewhere"

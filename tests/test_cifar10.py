@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -14,6 +15,7 @@ from data.cifar10 import SAMPLE
 from data.dataset import ARRAYS, CIFAR10_SHA256, CLASS_NAMES
 from data.download import read_path
 from machinery.errors import UsageError
+from machinery.options import option_parser, parse_options
 
 import numpy as np
 import pytest
@@ -118,6 +120,13 @@ def test_reads_archives_of_all_forms(tmp_path, sample, form):
             if len(path.name) < 100 or form != tarfile.USTAR_FORMAT:
                 archive.add(path, f"./{path.relative_to(tmp_path)}", recursive=False)
     assert_same_images(read_path(tmp_path / "cifar.tar"), sample)
+
+
+def test_official_files_may_lie_where_a_run_leaves_its_own(tmp_path, sample, monkeypatch):
+    write_folder(tmp_path / "cifar-10-batches-py", sample)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["baseline1.py", "--data", ".", "--out", "runs"])
+    assert parse_options(option_parser(100)).out == "runs"
 
 
 @pytest.mark.parametrize("packed", [True, False])
