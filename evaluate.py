@@ -6,7 +6,6 @@ that was trained with --validation holdout, they are also drawn as they would be
 temperature that fits those images.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from machinery.options import (
     add_data,
     add_model,
     add_out,
+    own_data,
     parse_options,
     script_parser,
 )
@@ -64,7 +64,7 @@ def main():
         f"{options.model} tells {listed(class_names)} apart, in images of {size}x{size} pixels: "
         "name such images with --data"
     )
-    own = options.data or os.environ.get("CIFAR10_PATH")
+    own = own_data(options)
     if not own and (class_names != list(CLASS_NAMES) or size != 32):
         raise other_images  # rather than to download CIFAR-10
     dataset = find_dataset(options.data, options.sample, size if own else None)

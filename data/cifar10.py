@@ -30,6 +30,8 @@ MOST_BATCH_BYTES = 32_000_000  # 10,000 images of 3,072 bytes, their labels and 
 MOST_LABEL_BYTES = 1_000_000
 MOST_MEMBERS = 100
 
+UNKNOWN = "neither cifar-10-python.tar.gz, nor an .npz, nor a zip of pictures"
+
 
 def read_archive(file):
     """Read the official archive or the npm package, in memory: nothing is extracted to disk.
@@ -76,9 +78,7 @@ def tar_members(unpacked):
         try:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
         except tarfile.HeaderError:
-            raise ValueError(
-                "neither cifar-10-python.tar.gz, nor an .npz, nor a zip of pictures"
-            ) from None
+            raise ValueError(UNKNOWN) from None
         place += tarfile.BLOCKSIZE
         if member.type in b"123456":  # links, folders and devices have no content
             member.size = 0
@@ -91,7 +91,7 @@ def tar_members(unpacked):
             members[Path(member.name).name] = place, member.size
         place += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     if not members:
-        raise ValueError("neither cifar-10-python.tar.gz, nor an .npz, nor a zip of pictures")
+        raise ValueError(UNKNOWN)
     return members
 
 

@@ -20,7 +20,7 @@ from machinery.files import (
     replace_when_complete,
 )
 from machinery.loading import load_model, require_texts
-from machinery.options import SHIPPED, command
+from machinery.options import SHIPPED, command, own_data
 from machinery.records import require_result
 
 import h5py
@@ -183,7 +183,7 @@ def prediction(options, class_names):
     """
     if "deer" in class_names:
         return command("predict.py", options)
-    own = options.data or os.environ.get("CIFAR10_PATH", "")
+    own = own_data(options)
     return command("predict.py", options, own) if os.path.isdir(own) else ""
 
 

@@ -169,10 +169,17 @@ def parse_options(parser):
     return options
 
 
+def own_data(options):
+    """Return the path of the images that the user names, "" if he takes those of the project."""
+    if getattr(options, "sample", False):
+        return ""
+    return getattr(options, "data", None) or os.path.expanduser(os.environ.get("CIFAR10_PATH", ""))
+
+
 def refuse_nonsense(parser, options):
     """Leave with a message if options contradict each other or the images."""
     most = SAMPLE_TRAINING_IMAGES if getattr(options, "sample", False) else CIFAR10_TRAINING_IMAGES
-    own = getattr(options, "data", None) or os.environ.get("CIFAR10_PATH")
+    own = own_data(options)
     if not own and getattr(options, "limit", None) and options.limit > most:
         parser.error(f"argument --limit: {options.limit} is above the {most:,} training images")
     if getattr(options, "fold", None) and options.validation == "holdout":

@@ -5,7 +5,7 @@ import re
 import shutil
 import zipfile
 
-from conftest import TINY, assert_refused, call, colours, result, tiny_network, train
+from conftest import TINY, assert_refused, call, close_folder, colours, result, tiny_network, train
 from data import download
 from data import folder as data_folder
 from data.dataset import validated
@@ -249,14 +249,7 @@ def test_link_that_leads_to_itself_is_no_picture(tmp_path, capsys):
 
 def test_folder_that_can_not_be_read_is_told(tmp_path, monkeypatch):
     write(tmp_path / "mine", files((10, 10)))
-    scan = os.scandir
-
-    def closed(place):  # to whoever is not root
-        if str(place).endswith("green"):
-            raise PermissionError(13, "Permission denied", str(place))
-        return scan(place)
-
-    monkeypatch.setattr(os, "scandir", closed)
+    close_folder(monkeypatch, "green")
     with pytest.raises(PermissionError, match="green"):
         find_dataset(tmp_path / "mine")
 

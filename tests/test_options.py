@@ -12,6 +12,7 @@ from machinery.options import (
     command,
     has_native_bfloat16,
     option_parser,
+    own_data,
     parse_options,
     tensorboard_command,
     words_of,
@@ -73,6 +74,15 @@ SCRIPTS = [
     if re.search(r"(script_parser|option_parser|run_test_harness)(?s:.*)__main__", path.read_text())
 ]  # fmt: skip
 NAMES = "experiments", "against", "ideas"  # free text that is no path
+
+
+def test_images_of_the_users_own_are_those_of_the_option_or_the_environment(monkeypatch):
+    monkeypatch.setenv("CIFAR10_PATH", "~/flowers")
+    assert own_data(Namespace(data=None, sample=False)) == os.path.expanduser("~/flowers")
+    assert own_data(Namespace(data="mine", sample=False)) == "mine"
+    assert own_data(Namespace(data=None, sample=True)) == ""
+    monkeypatch.delenv("CIFAR10_PATH")
+    assert own_data(Namespace(data=None, sample=False)) == ""
 
 
 def test_value_that_begins_like_an_option_stays_a_value(monkeypatch):

@@ -1,8 +1,7 @@
 import json
-import os
 import re
 
-from conftest import BLUE, ROOT, a_result, assert_refused, call, colours, tiny_network
+from conftest import BLUE, ROOT, a_result, assert_refused, call, close_folder, colours, tiny_network
 from data.dataset import CLASS_NAMES
 from data.download import find_dataset
 from machinery.final_model import save_final_model
@@ -88,14 +87,7 @@ def test_folder_that_can_not_be_looked_into_stops_no_others(tmp_path, monkeypatc
     for name in ("open/a.png", "closed/b.png"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True)
         Image.open(ROOT / "sample_image.png").save(tmp_path / "photos" / name)
-    scan = os.scandir
-
-    def refuse(place):  # to whoever is not root
-        if str(place).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(place))
-        return scan(place)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    close_folder(monkeypatch, "closed")
     ended = predict(tmp_path, "photos")
     assert_refused(ended, "photos/closed: Permission denied")
     assert "photos/open/a.png: " in ended.output
