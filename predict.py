@@ -143,7 +143,7 @@ def draw(photo, image, probabilities, class_names, title, path):
     order = probabilities.argsort()[-10:]
     bars = right.barh([class_names[i] for i in order], 100 * probabilities[order])
     right.bar_label(bars, fmt="%.1f", padding=3)
-    right.set(xlim=(0, 112), xlabel="probability (%)")
+    right.set(xlim=(0, 125), xticks=range(0, 101, 20), xlabel="probability (%)")
     save_figure(figure, path)
 
 
