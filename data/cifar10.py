@@ -105,7 +105,7 @@ def read_batches(read_member):
     def images_and_labels(name):
         try:
             pixels, labels = read_batch(read_member(name, MOST_BATCH_BYTES))
-        except UsageError:
+        except (UsageError, OSError, MemoryError):  # not the batch's fault
             raise
         except Exception as error:  # a damaged pickle can raise nearly anything
             raise ValueError(f"{name}: {error}") from error

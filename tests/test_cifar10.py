@@ -484,32 +484,3 @@ def test_labels_of_the_npm_archive_are_not_read_if_they_are_too_long(tmp_path, s
     content |= {"test_batch.png": b"", "train_lables.json": b"[" + b"1," * 500_000 + b"1]"}
     with pytest.raises(UsageError, match=r"train_lables\.json is longer than 1,000,000 bytes"):
         read_path(write_archive(tmp_path / "npm.tgz", content))
-
-
-def test_pipes_and_devices_are_not_waited_for(tmp_path, sample):
-    os.mkfifo(tmp_path / "pipe")
-    folder = write_folder(tmp_path / "batches", sample)
-    (folder / "data_batch_2").unlink()
-    (folder / "data_batch_2").symlink_to("/dev/zero")
-    for path, name in ((tmp_path / "pipe", "pipe"), (folder, "data_batch_2")):
-        with pytest.raises(UsageError, match=f"{name} is not a regular file"):
-            read_path(path)
-
-
-def test_too_long_batch_is_refused_before_it_is_read(tmp_path, sample):
-    folder = write_folder(tmp_path / "batches", sample)
-    with open(folder / "data_batch_5", "r+b") as file:
-        file.truncate(10**11)
-    with pytest.raises(UsageError, match=r"data_batch_5: .*longer than"):
-        read_path(folder)
-
-
-def test_no_permission_is_told_for_what_it_is(tmp_path, monkeypatch):
-    (tmp_path / "cifar.npz").write_bytes(b"PK")
-
-    def denied(*arguments, **options):
-        raise PermissionError(13, "Permission denied", str(tmp_path / "cifar.npz"))
-
-    monkeypatch.setattr("builtins.open", denied)
-    with pytest.raises(UsageError, match=r"cifar\.npz: Permission denied$"):
-        read_path(tmp_path / "cifar.npz")

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import struct
-import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -300,15 +299,3 @@ def test_dated_names_are_free(tmp_path):
     first.write_text("")
     second = dated(tmp_path / "run.png", "2026-01-02T03:04:05", tmp_path / "earlier")
     assert second != first and second.suffix == ".png" and not second.exists()
-
-
-def test_reading_waits_for_nobody(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    ended = threading.Event()
-
-    def read():
-        refused(tmp_path / "pipe")
-        ended.set()
-
-    threading.Thread(target=read, daemon=True).start()
-    assert ended.wait(10)

@@ -351,12 +351,6 @@ def test_model_that_is_just_being_written_is_not_called_damaged(tmp_path):
             process.kill()
 
 
-def test_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "model.h5")
-    with pytest.raises(UsageError, match="not a regular file"):
-        load_final_model(tmp_path / "model.h5")
-
-
 def test_each_earlier_model_is_kept(tmp_path):
     path = tmp_path / "model.h5"
     for content in ("first", "second"):

@@ -1,4 +1,3 @@
-import os
 import struct
 
 from conftest import ROOT
@@ -150,10 +149,6 @@ def test_picture_is_scaled_to_the_size_that_is_asked_for(tmp_path):
         ("missing.png", "there is no file"),
         ("text.png", "not a picture in one of the formats JPEG, PNG"),
         ("postscript.png", "not a picture in one of the formats"),
-        ("cut.jpg", "damaged"),
-        ("pipe.png", "not a regular file"),
-        ("long.png", "longer than"),
-        ("", "is a folder"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path, name, reason):
@@ -161,12 +156,6 @@ def test_what_is_no_image_is_refused(tmp_path, name, reason):
     (tmp_path / "postscript.png").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n"
     )  # for which Pillow would start Ghostscript
-    os.mkfifo(tmp_path / "pipe.png")
-    with open(tmp_path / "long.png", "wb") as file:
-        file.truncate(10**12)
-    Image.open(ROOT / "sample_image.png").resize((500, 500)).save(tmp_path / "whole.jpg")
-    whole = (tmp_path / "whole.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match=reason) as refusal:
         load_image(tmp_path / name)
     assert str(tmp_path / name) in str(refusal.value)

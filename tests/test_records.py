@@ -158,16 +158,6 @@ def test_damaged_and_foreign_json_is_refused_by_name(tmp_path, content):
         read_result(tmp_path / "run.json")
 
 
-def test_files_that_are_too_long_for_a_run_are_not_read(tmp_path):
-    write_result(tmp_path / "run.json", RESULT)
-    write_history(tmp_path / "run.csv", HISTORY)
-    for path, read in ((tmp_path / "run.json", read_result), (tmp_path / "run.csv", read_history)):
-        with open(path, "a") as file:
-            file.write(" " * 10_000_000)
-        with pytest.raises(UsageError, match=r"longer than the 10,000,000 bytes"):
-            read(path)
-
-
 HEAD = ",".join(HISTORY)
 DAMAGED_HISTORIES = [
     f"{HEAD}\n1,x,1,1,1,1\n", f"{HEAD}\n1\n", f"{HEAD}\n1,1,1,1,1,1,1\n", f"{HEAD}\n2,1,1,1,1,1\n",
