@@ -1,3 +1,3 @@
 """Where images come from, and how they become batches."""
 
-from machinery import environment  # noqa: F401
+from machinery import environment, errors  # noqa: F401

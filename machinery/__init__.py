@@ -1,3 +1,3 @@
 """What makes a run convenient: options, resuming, records, figures. No step of the tutorial."""
 
-from machinery import environment  # noqa: F401
+from machinery import environment, errors  # noqa: F401

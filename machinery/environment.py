@@ -4,7 +4,7 @@ The packages `data`, `machinery` and `models` import it before anything else of 
 imports one of their modules has it.
 """
 
-import importlib.util
+import contextlib
 import math
 import os
 import platform
@@ -41,23 +41,32 @@ def visible_cores():
     return os.cpu_count() or 1
 
 
-def container_quota(cgroup=Path("/sys/fs/cgroup")):
+def container_quota(cgroup=Path("/sys/fs/cgroup"), process=Path("/proc/self/cgroup")):
     """Return for how many cores at once a container may use processor time, infinity if no limit.
 
-    A part of a core counts as one.
+    A part of a core counts as one. Of control groups within each other, each sets its limit.
+    https://docs.kernel.org/admin-guide/cgroup-v2.html
 
     Args:
-        cgroup: where Linux says so.
+        cgroup: where Linux has the groups. process: where it says which one the process is in,
+            "0::/outer/inner", or in version 1, "2:cpu:/outer/inner".
     """
-    version_1 = "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"
-    for names in (["cpu.max"], version_1):
-        try:
-            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
-            if int(quota) > 0:  # -1 is no limit; neither is "max", which is no number
-                return math.ceil(int(quota) / int(period))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    return math.inf
+    version_1 = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+    groups = {""}
+    with contextlib.suppress(OSError, IndexError):
+        groups |= {line.split(":", 2)[2].lstrip("/") for line in process.read_text().splitlines()}
+    inside = {each for group in groups for each in (Path(group), *Path(group).parents)}
+    quotas = [math.inf]
+    for root, names in ((cgroup, ["cpu.max"]), (cgroup / "cpu", version_1)):
+        for group in inside:
+            try:
+                texts = [(root / group / name).read_text() for name in names]
+                quota, period = " ".join(texts).split()
+                if int(quota) > 0:  # -1 is no limit; neither is "max", which is no number
+                    quotas.append(math.ceil(int(quota) / int(period)))
+            except (OSError, ValueError, ZeroDivisionError):
+                continue
+    return min(quotas)
 
 
 def thread_limit():
@@ -139,11 +148,3 @@ KERAS_HOME = Path(os.path.expanduser(os.environ["USERS_KERAS_HOME"]))
 os.environ["KERAS_BACKEND"] = "tensorflow"
 for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
     os.environ.pop(name, None)
-
-if is_our_script() and not importlib.util.find_spec("keras"):
-    print(
-        f"{Path(sys.argv[0]).name}: error: Keras is not installed here: activate the environment "
-        "first, `source .venv/bin/activate`; the README says how to make it",
-        file=sys.stderr,
-    )
-    sys.exit(2)

@@ -10,6 +10,8 @@ import traceback
 import unicodedata
 from pathlib import Path
 
+from machinery.environment import is_our_script
+
 # https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings, and the next two sections
 EMBEDDINGS = "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"
 
@@ -63,6 +65,12 @@ def readable_errors():
         leave(2, f"{script}: error: {named or first_line(error)}")
     except KeyboardInterrupt:
         leave(130)
+    except ImportError as error:
+        leave(
+            2,
+            f"{script}: error: {first_line(error)}: activate the environment first, `source "
+            ".venv/bin/activate`; the README says how to make it",
+        )
     except Exception as error:
         if is_out_of_memory(error):
             leave(
@@ -117,14 +125,22 @@ def is_control(character):
 
 
 def tell_in_one_line(kind, error, trace):
-    """Tell an error of use as the scripts do, and any other as Python does: a `sys.excepthook`."""
-    if not issubclass(kind, UsageError):
-        return sys.__excepthook__(kind, error, trace)
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    """Tell an error that comes before `readable_errors`, while packages are imported, as it does.
+
+    A `sys.excepthook`. For a line that the README has for the terminal, errors of use are told so,
+    and any other as Python does.
+    """
+    if is_our_script():
+        with readable_errors():
+            raise error
+    elif issubclass(kind, UsageError):
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
-if sys.argv[0] == "-c":  # a line that the README has for the terminal
+if is_our_script() or sys.argv[0] == "-c":
     sys.excepthook = tell_in_one_line
 
 

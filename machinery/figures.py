@@ -17,6 +17,7 @@ from matplotlib.text import Text
 
 FONT = "DejaVu Sans"  # comes with Matplotlib, as does one with a box for each character there is
 LAST_RESORT = "Last Resort"
+MOST_NAME_BYTES = 200  # of a picture: file systems take 255, the temporary file needs some more
 POINTS_PER_INCH = 72
 WIDTH = 0.6  # of a character on average, as a part of the font size
 # A file called matplotlibrc in the user's folder has been read in place of ours.
@@ -59,6 +60,7 @@ def picture_of(photo, purpose, folder, taken=()):
         taken: paths that belong to other photos, of the same name in other folders for example.
     """
     stem = f"{purpose}_{printable(Path(photo).name).replace('.', '_')}"
+    stem = stem.encode()[:MOST_NAME_BYTES].decode(errors="ignore")
     path, number = Path(folder) / f"{stem}.png", 1
     while path in taken:
         number += 1

@@ -6,7 +6,6 @@ import platform
 import sys
 from datetime import datetime
 
-from data.dataset import CLASS_NAMES
 from data.download import find_dataset
 from data.splits import balanced_indices, hold_out
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_history, tensorboard
@@ -63,6 +62,7 @@ def begin_run(name, experiment_name, experiment, options):
         earlier = find_earlier_run(run.files, run.settings, options.resume)
         has_begun = options.resume
         try:
+            run.find_images(earlier)
             if options.resume and earlier["finished"]:
                 print(f"{run.files.result} is finished already, there is nothing to resume")
                 run.finished, run.result = True, earlier
@@ -125,13 +125,26 @@ class Run:
         self.history, self.callback_states = {"epoch": []}, []
         self.finished = False
 
-    def begin(self, earlier):
-        """Find the images, archive an earlier run unless it is resumed, and record what begins.
+    def find_images(self, earlier):
+        """Find the images; refuse others than those that the run to be resumed has seen.
 
         Args:
             earlier: the result of the run whose files are there already, or None.
         """
         self.dataset = find_dataset(self.options.data, self.options.sample, self.options.image_size)
+        if self.options.resume and earlier["dataset"].get("sha256") != self.dataset.sha256:
+            source = earlier["dataset"].get("source", "an unknown source")
+            raise UsageError(
+                f"{self.files.result} was started with other images, from {source}: to go on, "
+                "name them with --data and --image-size as then"
+            )
+
+    def begin(self, earlier):
+        """Archive an earlier run unless it is resumed, and record what begins.
+
+        Args:
+            earlier: see `find_images`.
+        """
         self.result = {
             "name": self.name,
             "test_accuracy": None,
@@ -151,12 +164,6 @@ class Run:
             "finished": None,
         }
         if self.options.resume:
-            if earlier["dataset"].get("sha256") != self.dataset.sha256:
-                source = earlier["dataset"].get("source", "an unknown source")
-                raise UsageError(
-                    f"{self.files.result} was started with other images, from {source}: to go on, "
-                    "name them with --data and --image-size as then"
-                )
             self.result["started"] = earlier["started"]
         self.require_enough_images()
         if not self.options.resume:
@@ -172,9 +179,9 @@ class Run:
             hold_out(labels, keras.utils.to_categorical(labels), self.options.fold)
 
     def published_accuracy(self):
-        """Return what the tutorial publishes, None for images of another kind than CIFAR-10's."""
-        is_like_cifar10 = self.dataset.class_names == CLASS_NAMES
-        return self.experiment.published_accuracy if is_like_cifar10 else None
+        """Return what the tutorial publishes, None for other images than CIFAR-10's."""
+        is_cifar10 = self.options.sample or self.dataset.is_cifar10()
+        return self.experiment.published_accuracy if is_cifar10 else None
 
     def resume_if_interrupted(self, model):
         """Return the model of the latest checkpoint, if there is one, in place of a new one.

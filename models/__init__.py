@@ -1,3 +1,3 @@
 """The networks."""
 
-from machinery import environment  # noqa: F401
+from machinery import environment, errors  # noqa: F401

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from conftest import OFFLINE, ROOT, TINY, finish, start
+from conftest import OFFLINE, ROOT, TINY, finish, run, start
 from machinery.environment import container_quota, thread_limit, usable_cores
 
 import pytest
@@ -71,8 +71,28 @@ def test_what_the_user_has_set_for_pictures_and_keras_changes_nothing(tmp_path, 
 def test_missing_keras_is_explained(tmp_path):
     command = [sys.executable, "-S", ROOT / "compare.py"]  # -S: without installed packages
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert "compare.py: error: Keras is not installed here" in ended.stderr
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert "compare.py: error: No module named 'numpy': activate the environment" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "told"),
+    [
+        (
+            "import keras_is_half_installed",
+            2,
+            "No module named 'keras_is_half_installed': activate",
+        ),
+        ("raise OSError(24, 'Too many open files', 'libx.so')", 2, "libx.so: Too many open files"),
+        ("raise ZeroDivisionError('at once')", 1, "unforeseen error: ZeroDivisionError: at once"),
+    ],
+)
+def test_package_that_can_not_be_imported_is_told_in_one_line(tmp_path, content, code, told):
+    (tmp_path / "matplotlib.py").write_text(content)
+    path = os.pathsep.join([str(tmp_path), *map(str, sys.path[1:])])
+    ended = run("compare.py", cwd=tmp_path, PYTHONPATH=path)
+    assert ended.code == code and "Traceback" not in ended.errors
+    assert "compare.py: " in ended.errors and told in ended.errors
 
 
 @pytest.mark.parametrize(
@@ -187,7 +207,31 @@ def test_quota_of_a_container_counts_as_cores(tmp_path, files, cores):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert container_quota(tmp_path) == cores
+    assert container_quota(tmp_path, tmp_path / "nowhere") == cores
+
+
+@pytest.mark.parametrize(
+    ("quotas", "cores"), [("max 4 2", 2), ("3 1 2", 1), ("max max max", math.inf)]
+)
+@pytest.mark.parametrize(
+    ("listed", "root", "name"),
+    [("0::/outer/inner\n", "", "cpu.max"), ("3:memory:/\n2:cpu,cpuacct:/outer/inner\n", "cpu", "")],
+)
+def test_of_groups_within_each_other_the_least_quota_counts(
+    tmp_path, quotas, cores, listed, root, name
+):
+    folders = [tmp_path / root / group for group in ("", "outer", "outer/inner")]
+    for folder, quota in zip(folders, quotas.split(), strict=True):
+        folder.mkdir(exist_ok=True)
+        period = 100_000
+        quota = str(int(quota) * period) if quota.isdecimal() else quota
+        if name:
+            (folder / name).write_text(f"{quota} {period}\n")
+        else:
+            (folder / "cpu.cfs_quota_us").write_text(quota.replace("max", "-1"))
+            (folder / "cpu.cfs_period_us").write_text(f"{period}")
+    (tmp_path / "listed").write_text(listed)
+    assert container_quota(tmp_path, tmp_path / "listed") == cores
 
 
 COUNT_THREADS = """

@@ -1,5 +1,5 @@
 from machinery.errors import UsageError
-from machinery.figures import fonts_for, save_figure
+from machinery.figures import fonts_for, picture_of, save_figure
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,3 +74,11 @@ def test_character_that_no_font_has_is_told_in_one_line(tmp_path, capsys, recwar
         f"No font is installed for {OF_NONE}: boxes stand for it in {tmp_path / 'x.png'}\n"
     )
     assert not recwarn.list
+
+
+def test_name_of_a_picture_is_not_too_long_for_a_file(tmp_path):
+    figure = plt.figure()
+    path = picture_of(tmp_path / f"{80 * '猫'}.png", "explain", tmp_path)
+    save_figure(figure, path)
+    assert path.exists() and path.name.startswith("explain_猫") and len(path.stem) > 50
+    assert picture_of(f"{80 * '猫'}.jpg", "explain", tmp_path, {path}) != path

@@ -96,14 +96,25 @@ def test_resume_with_other_settings_is_refused(killed):
     assert_refused(ended, "add --epochs 4, add --batch-size 16")
 
 
-def test_resume_with_other_images_is_refused(killed, sample, tmp_path):
-    settings = result(killed / "runs" / f"{NAME}.json")
+@pytest.mark.parametrize("finished", [None, "2026-01-02T03:04:05"])
+def test_resume_with_other_images_is_refused(killed, sample, tmp_path, finished):
+    settings = result(killed / "runs" / f"{NAME}.json") | {"finished": finished}
     settings["settings"]["sample"] = False
     settings["settings"]["batch_size"] = 64
     (tmp_path / f"{NAME}.json").write_text(json.dumps(settings))
     np.savez(tmp_path / "other.npz", **sample.arrays() | {"x_test": sample.x_test[::-1]})
     arguments = ("--data", "other.npz", *FOUR[1:], "--out", ".", "--resume")
     assert_refused(call(RANDOM, *arguments, cwd=tmp_path), "other images", "--data")
+
+
+@pytest.mark.parametrize(("images", "published"), [("--sample", 99.9), ("--data", None)])
+def test_what_is_published_stands_beside_cifar10_alone(tmp_path, sample, images, published):
+    """Not beside other images of ten classes, of the same names, too."""
+    np.savez(tmp_path / "other.npz", **sample.arrays() | {"x_test": sample.x_test[::-1]})
+    which = ["--sample"] if images == "--sample" else ["--data", "other.npz"]
+    experiment = Experiment(tiny_network, epochs=1, published_accuracy=99.9)
+    train(experiment, *which, "--limit", 20, cwd=tmp_path)
+    assert result(tmp_path / "runs" / "mine.json")["published_accuracy"] == published
 
 
 def test_comparison_names_unfinished_runs_and_those_on_the_sample(killed):
@@ -442,7 +453,7 @@ def test_ctrl_c_that_ends_tee_too_still_says_how_to_resume(tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     errors = process.communicate(timeout=100)[1]
-    assert "run the same command with --resume" in errors
+    assert "run the same command with --resume" in errors and process.returncode == 130
     assert "Traceback" not in errors and "Broken pipe" not in errors
 
 
