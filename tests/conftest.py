@@ -6,6 +6,7 @@ import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,46 @@ def close_folder(patch, name):
         return scan(place)
 
     patch.setattr(os, "scandir", refuse)
+
+
+@contextlib.contextmanager
+def moments(folder, copies):
+    """Yield a list of copies of a folder, one for each state that a kill can leave it in.
+
+    They are made before and after each file that is moved to its place, or removed. States that
+    differ in temporary files alone count as one.
+
+    Args:
+        folder: what is copied. copies: a folder to make, for the copies.
+    """
+    states = {}
+
+    def keep():
+        key = str(
+            [(path, path.is_file() and path.read_bytes()) for path in sorted(folder.rglob("[!.]*"))]
+        )
+        if key not in states:
+            states[key] = shutil.copytree(folder, copies / str(len(states)))
+            kept.append(states[key])
+
+    def watched(function):
+        def step(path, *arguments, **options):
+            inside = Path(path).resolve().is_relative_to(folder)
+            if inside:
+                keep()
+            try:
+                return function(path, *arguments, **options)
+            finally:
+                if inside:
+                    keep()
+
+        return step
+
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "unlink", "mkdir"):
+            patch.setattr(os, name, watched(getattr(os, name)))
+        yield kept
 
 
 # What a script leaves behind.

@@ -1,6 +1,7 @@
 import os
 import re
 
+import experiments
 import harness
 from conftest import (
     BLUE,
@@ -12,14 +13,15 @@ from conftest import (
     call,
     colours,
     ctrl_c_after,
+    moments,
     numbers,
     result,
     tiny_network,
 )
 from experiments import EXPERIMENTS
-from machinery.final_model import save_final_model
+from harness import Experiment
+from machinery.final_model import read_training, save_final_model
 from machinery.lock import only_owner
-from machinery.run import Run
 
 import numpy as np
 import pytest
@@ -96,20 +98,24 @@ def test_model_and_result_are_saved_before_the_picture_is_drawn(tmp_path, monkey
     assert call("evaluate.py", "--sample", cwd=tmp_path).code == 0
 
 
-def test_earlier_model_survives_a_kill_between_the_new_one_and_its_result(tmp_path, monkeypatch):
-    (tmp_path / "final_model.h5").write_text("earlier")
-    arguments = (*ONE, "--experiment", "baseline1")
-
-    def killed(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_result", killed)
-        assert call("finalize.py", *arguments, cwd=tmp_path).code == 130
-    assert call("finalize.py", *arguments, "--resume", cwd=tmp_path).code == 0
-    kept = [path.read_bytes() for path in (tmp_path / "earlier").iterdir()]
-    assert b"earlier" in kept
-    assert call("evaluate.py", "--sample", cwd=tmp_path).code == 0
+def test_there_is_a_model_and_the_earlier_one_is_kept_whenever_it_is_killed(tmp_path, monkeypatch):
+    """In any of the states that the files go through."""
+    tiny = Experiment(tiny_network, epochs=1)
+    monkeypatch.setattr(experiments, "load_experiment", lambda name: tiny)
+    work = tmp_path / "work"
+    work.mkdir()
+    save_final_model(tiny_network(), a_result(), work / "final_model.h5")
+    before = (work / "final_model.h5").read_bytes()
+    with moments(work, tmp_path / "killed") as states:
+        assert call("finalize.py", *ONE, cwd=work).code == 0
+    assert len(states) > 10
+    for folder in states:
+        model, recorded = folder / "final_model.h5", folder / "runs" / "final_model.json"
+        assert model.read_bytes() == before or read_training(model)["finished"]
+        ended = call("finalize.py", *ONE, *["--resume"] * recorded.exists(), cwd=folder)
+        assert ended.code == 0, (folder, ended.errors)
+        assert read_training(model)["started"] == result(recorded)["started"]
+        assert before in [path.read_bytes() for path in (folder / "earlier").iterdir()]
 
 
 def test_model_of_a_finished_run_that_is_gone_is_missed(tmp_path):

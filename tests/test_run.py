@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import harness
 import machinery.run
@@ -26,6 +27,7 @@ from conftest import (
     colours,
     ctrl_c_after,
     interrupt_after_first_epoch,
+    moments,
     numbers,
     result,
     start,
@@ -248,6 +250,44 @@ def test_nothing_is_lost_when_the_power_fails(tmp_path, three_epochs):
         ended = train(mine(), *THREE, "--resume", cwd=folder)
         assert "Resuming after epoch 2 of 3" in ended.output, ended.errors
         assert numbers(folder / "runs" / "mine.csv") == three_epochs
+
+
+def result_in(runs):
+    return result(runs / "mine.json") if (runs / "mine.json").exists() else {}
+
+
+@pytest.fixture(scope="module")
+def killed_at(tmp_path_factory):
+    """Folders of a run of three epochs that was killed, one for each state that it goes through.
+
+    And the files of a finished run that was in its place, by their suffixes.
+    """
+    work, copies = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("copies")
+    train(mine(), *ONE, "--batch-size", 5, cwd=work)
+    before = {path.suffix: path.read_bytes() for path in (work / "runs").iterdir()}
+    with moments(work / "runs", copies) as states:
+        train(mine(), *THREE, cwd=work)
+    return states, before
+
+
+def test_nothing_is_lost_whenever_a_run_is_killed(killed_at, tmp_path, three_epochs):
+    states, before = killed_at
+    assert len(states) > 15
+    for number, state in enumerate(states):
+        folder = tmp_path / str(number)
+        runs = Path(shutil.copytree(state, folder / "runs"))
+        has_begun = result_in(runs).get("settings", {}).get("epochs") == 3
+        done = len(numbers(runs / "mine.csv")) if has_begun and (runs / "mine.csv").exists() else 0
+        ended = train(mine(), *THREE, *["--resume"] * has_begun, cwd=folder)
+        assert ended.code == 0, (state, ended.errors)
+        assert numbers(runs / "mine.csv") == three_epochs
+        if done > 1:
+            resumed = re.search(r"Resuming after epoch (\d)|nothing to resume", ended.output)
+            assert int(resumed[1] or 3) >= done - 1
+        assert result_in(runs)["finished"] and result_in(runs)["epochs_trained"] == 3
+        for suffix, content in before.items():
+            assert content in [path.read_bytes() for path in runs.glob(f"earlier/*{suffix}")]
+        assert files_of(folder) == ["mine.csv", "mine.json", "mine.png"]
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(interrupted, three_epochs):
