@@ -256,6 +256,16 @@ def test_loss_is_called_what_it_is(tmp_path, drawn, losses, axis, legend):
     assert sorted(legends[1]) == legend
 
 
+def test_axes_say_what_is_plotted(tmp_path, drawn):
+    write_run(tmp_path / "runs", loss=PLAIN)
+    axes, _ = drawn()
+    assert [(panel.get_xlabel(), panel.get_ylabel()) for panel in axes] == [
+        ("epoch", "accuracy (%)"),
+        ("epoch", PLAIN),
+        ("training time, evaluations included (minutes); star: result of the run", "accuracy (%)"),
+    ]
+
+
 def write_folds(folder, numbers, seed=0):
     for number in numbers:
         history = {n.replace("test", "validation"): v for n, v in scaled(number / 2).items()}

@@ -93,7 +93,10 @@ def test_error_of_the_calibration_is_in_the_picture(monkeypatch):
     sure = np.tile([0.9, 0.1], (10, 1))
     curves = {"mine": calibration(sure, np.array(6 * [0] + 4 * [1]))}
     draw_reliability(curves, "title", "r.png")
-    texts = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    upper, lower = drawn[0].axes
+    axes = upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()
+    assert axes == ("is right (%)", "images (%)", "is sure: the largest probability (%)")
+    texts = [text.get_text() for text in upper.get_legend().get_texts()]
     assert texts == ["as sure as it is right", "mine: off by 30.0 points on average"]
 
 

@@ -375,6 +375,21 @@ def test_slow_server_is_better_than_none(archive, official, monkeypatch, capsys,
     assert re.search(told, capsys.readouterr().out)
 
 
+def test_of_two_slow_sources_the_faster_is_taken(nowhere, official, monkeypatch, capsys):
+    seconds = {"slow": 9000, "slower": 9100}
+    sources = [Source(name, f"http://{name}", 1000) for name in ("slower", "slow")]
+
+    def fetch(source, most_seconds):
+        if seconds[source.name] > most_seconds:
+            raise download.TooSlow(seconds[source.name])
+        return official._replace(source=source.name)
+
+    monkeypatch.setattr(download, "SOURCES", sources)
+    monkeypatch.setattr(download, "fetch", fetch)
+    assert find_dataset().source == "slow"
+    assert "again from slow, about 2 h 30 min;" in capsys.readouterr().out
+
+
 def test_only_source_that_is_left_may_take_its_time(archive, official, monkeypatch, impatient):
     monkeypatch.setattr(Trickling, "send", lambda self, file: (file.write(self.archive[:-9]),
         file.flush(), time.sleep(1), file.write(self.archive[-9:])))  # fmt: skip

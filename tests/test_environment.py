@@ -137,6 +137,33 @@ def test_a_script_works_in_any_environment(tmp_path, name):
     assert b"\nLearning curves: " in ended.stdout
 
 
+def test_photo_with_any_name_is_told_in_any_output(tmp_path):
+    shutil.copy(ROOT / "sample_image.png", tmp_path / "Fuß 猫.png")
+    ended = run("predict.py", "Fuß 猫.png", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert ended.code == 0 and r"Fu\xdf \u732b.png: 4 deer" in ended.output, ended.errors
+
+
+STRANGER = {"user": 54321, "group": 54321, "extra_groups": []}  # of whom the system knows nothing
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else")
+def test_user_whom_the_system_does_not_know_can_train(tmp_path):
+    for folder in (tmp_path, *tmp_path.parents):
+        with contextlib.suppress(OSError):
+            folder.chmod(folder.stat().st_mode | 0o555)
+    tmp_path.chmod(0o777)
+    may_read = f'[ -r "{ROOT}/harness.py" ] && [ -x "{sys.executable}" ]'
+    if subprocess.call(["sh", "-c", may_read], **STRANGER, cwd=tmp_path):
+        pytest.skip("this copy of the project, or its Python, is not for others to read")
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    ended = subprocess.run(
+        [sys.executable, ROOT / "experiments/baseline1.py", *map(str, TINY), "--epochs", "1"],
+        cwd=tmp_path, env=environment, **STRANGER, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
+    assert (tmp_path / "runs" / "baseline1.png").stat().st_uid == STRANGER["user"]
+
+
 @pytest.mark.parametrize(("terminal", "bars"), [("xterm", True), ("dumb", False)])
 def test_progress_bars_are_drawn_where_the_cursor_can_move(tmp_path, terminal, bars):
     screen, end = pty.openpty()

@@ -36,6 +36,7 @@ from conftest import (
 )
 from harness import Experiment
 from machinery import files
+from machinery.checkpoint import load_checkpoint
 from machinery.lock import only_owner
 from machinery.run import name_of_loss, operations_per_image
 from models.vgg import vgg
@@ -466,6 +467,18 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path):
     assert train(mine(), *THREE, cwd=tmp_path).code == 0  # it blocks nothing
 
 
+def test_loss_that_is_no_number_later_leaves_the_epochs_before(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.set_weights([np.nan * each for each in self.model.get_weights()])
+
+    ended = train(Experiment(tiny_network, 9, callbacks=(Spoil(),)), *THREE, cwd=tmp_path)
+    assert_refused(ended, "in epoch 3", "epochs before are saved in runs/mine.csv")
+    assert len(numbers(tmp_path / "runs" / "mine.csv")) == 2
+    assert load_checkpoint(tmp_path / "runs" / "mine.checkpoint.keras")[1]["epochs_trained"] == 2
+
+
 def test_unforeseen_error_leaves_the_run_as_it_was(tmp_path):
     class Failing(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -569,10 +582,12 @@ def test_command_is_suggested_for_the_same_folder(tmp_path):
     assert ended.output.endswith(f"Next:            python {ROOT}/compare.py 'else where'\n")
 
 
-def test_second_process_is_refused_before_anything_is_touched(tmp_path):
+def test_second_process_is_refused_before_anything_is_touched_or_read(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     with only_owner(tmp_path / "runs" / "mine.lock", "the run"):
-        ended = train(mine(), *ONE, cwd=tmp_path)
+        with monkeypatch.context() as patch:
+            patch.delattr(machinery.run, "find_dataset")
+            ended = train(mine(), *ONE, cwd=tmp_path)
         assert_refused(ended, f"runs/mine.json belongs to process {os.getpid()}")
         assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine.lock"]
         assert train(mine(), *ONE, "--seed", 1, cwd=tmp_path).code == 0  # another run
