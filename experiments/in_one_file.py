@@ -12,6 +12,7 @@ Source: https://machinelearningmastery.com/how-to-develop-a-cnn-from-scratch-for
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import keras
@@ -20,7 +21,7 @@ import numpy as np
 from keras import layers
 
 SAMPLE = Path(__file__).parents[1] / "data/cifar10_sample.npz"  # ships with this project
-CACHE = Path.home() / ".keras/datasets/cifar10-verified.npz"  # the other scripts fill it
+CACHE = Path(os.path.expanduser("~/.keras/datasets/cifar10-verified.npz"))  # others fill it
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
