@@ -10,7 +10,9 @@ import traceback
 import unicodedata
 from pathlib import Path
 
-from machinery.environment import is_our_script
+from machinery.environment import ROOT, is_our_script
+
+THIS_FILE = Path(__file__).resolve()
 
 # https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings, and the next two sections
 EMBEDDINGS = "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"
@@ -65,7 +67,7 @@ def readable_errors():
         leave(2, f"{script}: error: {named or first_line(error)}")
     except KeyboardInterrupt:
         leave(130)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         leave(
             2,
             f"{script}: error: {first_line(error)}: activate the environment first, `source "
@@ -79,13 +81,22 @@ def readable_errors():
                 "smaller images, or a smaller --batch-size",
             )
         told = f"{script}: unforeseen error: {type(error).__name__}: {first_line(error)}"
-        leave(1, f"{told}. {where_the_details_are()}")
+        leave(1, f"{told}{place_of(error)}. {where_the_details_are()}")
 
 
 def on_ctrl_c(handler):
     """Set what Ctrl-C does, unless it is ignored, as it is in a shell's background job."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
+
+
+def place_of(error):
+    """Say in which line of the project an error came up, "" if in none: users edit their copies."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename).resolve()
+        if path.is_relative_to(ROOT) and "site-packages" not in path.parts and path != THIS_FILE:
+            return f", in line {frame.lineno} of {path.relative_to(ROOT)}"
+    return ""
 
 
 def where_the_details_are():
@@ -102,7 +113,7 @@ def where_the_details_are():
             file.write(details)
     except OSError:
         return f"Please report the details:\n{details}"
-    return f"The details are in {file.name}: please report them"
+    return f"The details are in {file.name}: please report them, unless you have edited that line"
 
 
 def first_line(error):

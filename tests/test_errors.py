@@ -87,7 +87,8 @@ def test_ctrl_c_leaves_as_a_shell_reports_it(capsys):
 def test_unforeseen_errors_are_told_in_short_and_kept_in_full(capsys):
     assert leaving(ZeroDivisionError("division\nby zero")) == 1
     told = capsys.readouterr().err
-    assert told.startswith("script.py: unforeseen error: ZeroDivisionError: division. The details")
+    assert told.startswith("script.py: unforeseen error: ZeroDivisionError: division, in line ")
+    assert " of tests/test_errors.py. The details are in " in told
     assert told.count("\n") == 1
     path = Path(told.partition("details are in ")[2].partition(":")[0])
     assert "ZeroDivisionError: division\nby zero" in path.read_text()
