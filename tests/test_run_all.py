@@ -129,8 +129,10 @@ def test_label_is_doubted_by_networks_that_have_not_seen_it(tmp_path, monkeypatc
 
 
 def test_predictions_of_a_fold_that_are_missing_or_damaged_are_told(tmp_path):
-    arguments = ("--folds", 2, *TINY, "--epochs", 1, "--jobs", 1)
-    assert call(*BASELINE1, *arguments, cwd=tmp_path).code == 0
+    for fold in ("1/2", "2/2"):
+        ended = call("experiments/baseline1.py", "--fold", fold, *TINY, "--epochs", 1, cwd=tmp_path)
+        assert ended.code == 0, ended.errors
+    arguments = ("--folds", 2, *TINY, "--epochs", 1)
     predictions = tmp_path / "runs/fold_2_of_2/baseline1.predictions.npy"
     predictions.write_bytes(predictions.read_bytes()[:-9])
     assert_refused(call(*BASELINE1, *arguments, cwd=tmp_path), predictions.name, "damaged")
@@ -173,10 +175,10 @@ def test_failed_run_is_told_and_the_others_go_on(tmp_path):
 
 
 def test_damaged_history_of_one_run_stops_no_other(tmp_path):
-    arguments = (*BASELINE1, "--jobs", 1, *TINY, "--epochs", 1)
-    assert call(*arguments, cwd=tmp_path).code == 0
+    arguments = (*TINY, "--epochs", 1)
+    assert call("experiments/baseline1.py", *arguments, cwd=tmp_path).code == 0
     (tmp_path / "runs/baseline1.csv").write_text("damaged")
-    ended = call("run_all.py", "baseline1", "baseline2", *arguments[2:], cwd=tmp_path)
+    ended = call(*BASELINE1, "baseline2", *arguments, cwd=tmp_path)
     assert ended.code == 0, ended
     assert result(tmp_path / "runs/baseline2.json")["finished"]
 
