@@ -85,7 +85,7 @@ def test_missing_keras_is_explained(tmp_path):
 def test_package_that_can_not_be_imported_is_told_in_one_line(tmp_path, content, code, told):
     (tmp_path / "matplotlib.py").write_text(content)
     path = os.pathsep.join([str(tmp_path), *map(str, sys.path[1:])])
-    ended = run("compare.py", cwd=tmp_path, PYTHONPATH=path)
+    ended = run("compare.py", cwd=tmp_path, PYTHONPATH=path, TMPDIR=str(tmp_path))
     assert ended.code == code and "Traceback" not in ended.errors
     assert "compare.py: " in ended.errors and told in ended.errors
 
@@ -97,7 +97,7 @@ def test_mistake_in_a_script_of_the_users_own_is_told_with_its_line(tmp_path):
     script = (copy / "experiments/dropout.py").read_text()
     (copy / "experiments/mine.py").write_text(script.replace("epochs=", "epoch="))
     line = 1 + script[: script.index("epochs=")].count("\n")
-    ended = run("experiments/mine.py", "--sample", cwd=tmp_path, root=copy)
+    ended = run("experiments/mine.py", "--sample", cwd=tmp_path, root=copy, TMPDIR=str(tmp_path))
     assert ended.code == 1 and "Traceback" not in ended.errors
     assert "mine.py: unforeseen error: TypeError: " in ended.errors
     assert f"'epoch', in line {line} of experiments/mine.py. The details" in ended.errors
