@@ -7,6 +7,7 @@ import textwrap
 import warnings
 from pathlib import Path
 
+from machinery.environment import ROOT
 from machinery.errors import printable
 from machinery.files import replace_when_complete
 
@@ -53,13 +54,15 @@ def save_figure(figure, path):
 
 
 def picture_of(photo, purpose, folder, taken=()):
-    """Return the PNG for a picture of a photo: photos that differ in the suffix have their own.
+    """Return the PNG for a picture of a photo: those in other folders, or formats, have their own.
 
     Args:
         photo: its path. purpose: what the picture's name begins with. folder: where it will be.
         taken: paths that belong to other photos, of the same name in other folders for example.
     """
-    stem = f"{purpose}_{printable(Path(photo).name).replace('.', '_')}"
+    photo = Path(photo)
+    name = photo.name if photo.parent in (Path(), ROOT) else f"{photo.parent.name}_{photo.name}"
+    stem = f"{purpose}_{printable(name).replace('.', '_')}"
     stem = stem.encode()[:MOST_NAME_BYTES].decode(errors="ignore")
     path, number = Path(folder) / f"{stem}.png", 1
     while path in taken:

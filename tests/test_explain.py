@@ -252,14 +252,18 @@ def test_picture_shows_the_photo_and_tells_the_rest(tmp_path, monkeypatch, name)
 
 
 def test_photos_have_pictures_of_their_own_whatever_they_are_called(tmp_path):
-    names = "my_photo.jpg", r"$\frac{$ _b_.png"
+    names = "my_photo.jpg", r"$\frac{$ _b_.png", "cats/1.png", "dogs/1.png", "dogs/1.jpg"
     path = saved(red_and_blue(), tmp_path / "model.h5")
     for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.open(ROOT / "sample_image.png").save(tmp_path / name)
         ended = call("explain.py", name, "--model", path, "--out", "here", cwd=tmp_path)
         assert ended.code == 0, ended.errors
-    pictures = {picture.name for picture in (tmp_path / "here").iterdir()}
-    assert pictures == {"explain_my_photo_jpg.png", r"explain_$\frac{$ _b__png.png"}
+    pictures = {picture.name.removeprefix("explain_") for picture in tmp_path.glob("here/*")}
+    assert pictures == {
+        "my_photo_jpg.png", r"$\frac{$ _b__png.png", "cats_1_png.png", "dogs_1_png.png",
+        "dogs_1_jpg.png",
+    }  # fmt: skip
 
 
 # What is refused.

@@ -78,7 +78,7 @@ def test_character_that_no_font_has_is_told_in_one_line(tmp_path, capsys, recwar
 
 def test_name_of_a_picture_is_not_too_long_for_a_file(tmp_path):
     figure = plt.figure()
-    path = picture_of(tmp_path / f"{80 * '猫'}.png", "explain", tmp_path)
+    path = picture_of(f"{80 * '猫'}.png", "explain", tmp_path)
     save_figure(figure, path)
     assert path.exists() and path.name.startswith("explain_猫") and len(path.stem) > 50
     assert picture_of(f"{80 * '猫'}.jpg", "explain", tmp_path, {path}) != path

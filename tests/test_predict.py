@@ -117,12 +117,14 @@ def test_answer_is_drawn(tmp_path):
 
 
 def test_photos_of_the_same_name_are_drawn_into_pictures_of_their_own(tmp_path):
-    for name, colour in (("one", (7, 200, 3)), ("two", (200, 7, 3))):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (50, 40), colour).save(tmp_path / name / "p.png")
-    predict(tmp_path, "--save", "answers", "one/p.png", "two/p.png")
-    assert (7, 200, 3) in colours(tmp_path / "answers" / "predict_p_png.png")
-    assert (200, 7, 3) in colours(tmp_path / "answers" / "predict_p_png_2.png")
+    photos = {"1/in/p.png": (7, 200, 3), "2/in/p.png": (200, 7, 3), "2/out/p.png": (3, 7, 200)}
+    for name, colour in photos.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (50, 40), colour).save(tmp_path / name)
+    predict(tmp_path, "--save", "answers", *photos)
+    answers = "predict_in_p_png", "predict_in_p_png_2", "predict_out_p_png"
+    for answer, colour in zip(answers, photos.values(), strict=True):
+        assert colour in colours(tmp_path / "answers" / f"{answer}.png")
 
 
 def test_answer_that_can_not_be_drawn_stops_no_others(tmp_path):
