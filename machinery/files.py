@@ -109,9 +109,12 @@ def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
     them, where there are more than 65,535 members or 4 GB, 56 and 20 of what is called zip64.
     https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.14 to 4.3.16
 
+    Nor does it limit what bzip2 and LZMA unpack to, as it does for deflate: a kilobyte can take any
+    memory, whatever size the archive says that the member has.
+
     Raises:
-        ValueError: if that is longer than `most_listing_bytes`, or the archive has a comment, or
-            something else after its list of members.
+        ValueError: if the list is longer than `most_listing_bytes`, or the archive has a comment,
+            or something else after its list of members, or one that is packed in another way.
     """
     start = max(0, file.seek(0, os.SEEK_END) - 98)
     file.seek(start)
@@ -126,7 +129,11 @@ def open_zip(file, most_listing_bytes=MOST_LISTING_BYTES):
             raise ValueError("a zip archive with something else after its list of members")
     if listing_bytes > most_listing_bytes:
         raise ValueError("a zip archive of too many members")
-    return zipfile.ZipFile(file)
+    archive = zipfile.ZipFile(file)
+    for member in archive.infolist():
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename} is not packed with deflate: pack the zip anew")
+    return archive
 
 
 def require_member_sizes(archive, most_bytes):

@@ -314,9 +314,9 @@ def tar(*members, **pax):
     return content.getvalue()
 
 
-def zipped(name, data, **options):
+def zipped(name, data, method=zipfile.ZIP_DEFLATED, **options):
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+    with zipfile.ZipFile(content, "w", method, **options) as archive:
         archive.writestr(name, data)
     return content.getvalue()
 
@@ -366,6 +366,9 @@ HOSTILE = {
     "lzma": lambda: zipped("x_train.npy", b"x" * 1000).replace(b"\x08\0", b"\x0e\0"),
     "unknown method": lambda: zipped("x_train.npy", b"x" * 1000).replace(b"\x08\0", b"\x63\0"),
     "zip bomb": lambda: zipped("x_train.npy", bytes(2**29)),
+    "bzip2 bomb": lambda: zipped("x_train.npy", bytes(2**29), zipfile.ZIP_BZIP2).replace(
+        struct.pack("<I", 2**29), struct.pack("<I", 1000)
+    ),
     "npy of nothing": lambda: zipped("x_train.npy", b""),
     "zip cut off": lambda: zipped("x_train.npy", os.urandom(5000))[-3000:],
     "claims 4 GB": lambda: npz(x_train=np.zeros(4, "u1")).replace(
@@ -424,6 +427,8 @@ REASONS = {
     "long picture": "1024 x 10001 pixels",
     "postscript": "cannot identify image",
     "zip bomb": "x_train is longer than",
+    "bzip2 bomb": r"x_train\.npy is not packed with deflate",
+    "lzma": r"x_train\.npy is not packed with deflate",
 }
 
 
