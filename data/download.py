@@ -146,7 +146,7 @@ def read_path(path, image_size=None):
 
         with blame(folder):
             return read_batches(read_file)
-    with reading(path, MOST_ZIP_BYTES) as file:
+    with reading(path, MOST_ZIP_BYTES, most_memory=math.inf) as file:  # images take what they take
         if not zipfile.is_zipfile(file):
             return read_archive(file)
         with open_zip(file, MOST_LISTING_BYTES) as archive:

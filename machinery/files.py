@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import math
 import os
 import re
+import resource
 import stat
 import struct
 import zipfile
@@ -17,24 +19,51 @@ import numpy as np
 MOST_JSON_BYTES = 10_000_000  # which takes ten times the memory and more
 MOST_LISTING_BYTES = 1_000_000
 
+MOST_MEMORY = 3_000_000_000  # that reading a file may take: a model answers for one image, too
+STACKS = 16_000_000 * (os.cpu_count() or 1)  # of the threads that TensorFlow may start then
+
 
 @contextlib.contextmanager
-def reading(path, most_bytes):
+def reading(path, most_bytes, most_memory=MOST_MEMORY):
     """Yield a file open for reading; see `blame` for what goes wrong in the block.
 
     Args:
         path: a regular file.
         most_bytes: how long such a file can be.
+        most_memory: how many bytes of memory the block may take.
 
     Raises:
         UsageError: with the path and the reason.
     """
-    with blame(path):
+    with blame(path), limited_memory(most_memory):
         require_regular(path)
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > most_bytes:
                 raise ValueError(f"longer than the {most_bytes:,} bytes that are allowed")
             yield file
+
+
+@contextlib.contextmanager
+def limited_memory(most_bytes=MOST_MEMORY):
+    """Let the block take so much more memory at most, whatever a file asks for.
+
+    Sizes are checked before something is read. This is for what nobody has thought of: a file can
+    name one text thousands of times, or any class of Keras with any arguments.
+
+    Raises:
+        MemoryError: or what a library makes of it. (No limit holds outside of Linux.)
+    """
+    try:
+        taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except OSError:
+        taken = math.inf
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = {taken + STACKS + most_bytes, soft, hard} - {math.inf, resource.RLIM_INFINITY}
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits, default=soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def require_regular(path):

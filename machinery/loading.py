@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 
-from machinery.files import open_zip, require_member_sizes
+from machinery.files import limited_memory, open_zip, require_member_sizes
 
 import h5py
 import keras
@@ -28,7 +28,7 @@ def load_model(path, **options):
         ValueError: if it asks for more. Keras raises nearly anything if it is damaged.
     """
     require_size(path)
-    with at_most(os.path.getsize(path)):
+    with limited_memory(), at_most(os.path.getsize(path)):
         model = keras.saving.load_model(path, **options)
         # A model within a model may learn only now how large its images are, and make weights.
         one_image = tf.TensorSpec((1, *model.input_shape[1:]))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import shutil
@@ -328,7 +329,7 @@ def read_history(path, epochs=None):
             complete = columns >= COLUMNS and evaluations in (set(), *TEST_OR_VALIDATION)
             if not complete and columns != {"epoch"}:  # which stands alone before the first epoch
                 raise ValueError("not the history of a run: columns are missing")
-            for row in list(rows)[:epochs]:
+            for row in itertools.islice(rows, epochs):
                 if None in (*row, *row.values()):
                     raise ValueError("a row has more or fewer values than there are columns")
                 for column, value in row.items():

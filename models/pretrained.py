@@ -2,7 +2,7 @@
 
 from machinery.environment import KERAS_HOME
 from machinery.errors import DamagedError, UsageError, first_line
-from machinery.files import blame, reading
+from machinery.files import blame, limited_memory, reading
 from machinery.loading import MOST_BYTES, load_model, require_size
 from machinery.options import SHIPPED
 
@@ -62,7 +62,7 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
         if weights:
             with reading(weights, MOST_BYTES):
                 require_size(weights)
-        with blame(weights):
+        with blame(weights), limited_memory():
             vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
     except DamagedError as error:
         raise UsageError(

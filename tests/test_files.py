@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import resource
 import socket
 import struct
 import zipfile
@@ -15,6 +16,7 @@ from machinery.errors import DamagedError, UsageError
 from machinery.files import (
     archive,
     dated,
+    limited_memory,
     open_zip,
     read_array,
     reading,
@@ -131,6 +133,21 @@ def test_array_that_is_not_as_long_as_it_says_is_refused(shape):
     assert len(padded) == len(content) and padded != content
     with pytest.raises((ValueError, OverflowError)):
         read_array(io.BytesIO(padded))
+
+
+def test_block_takes_no_more_memory_than_it_may():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with limited_memory(2**26):
+        bytearray(2**26)
+        with pytest.raises(MemoryError):
+            bytearray(2**28 + files.STACKS)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_memory_is_limited_while_a_file_is_read(tmp_path):
+    (tmp_path / "result.json").write_text("{}")
+    with reading(tmp_path / "result.json", 1000):
+        assert resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
 
 
 # Zip archives.

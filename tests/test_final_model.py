@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import sys
 import zipfile
@@ -200,6 +201,19 @@ def test_arrays_that_are_not_in_the_file_are_not_read(tmp_path, suffix, kind):
                 archive.writestr(name, content)
     with pytest.raises(UsageError, match=reason):
         load_final_model(path)
+
+
+def test_memory_is_limited_while_keras_makes_the_model(tmp_path, monkeypatch):
+    save_final_model(tiny_network(), RESULT, tmp_path / "model.h5")
+    limits, load = [], keras.saving.load_model
+
+    def watched(*arguments, **options):
+        limits.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(keras.saving, "load_model", watched)
+    load_final_model(tmp_path / "model.h5")
+    assert limits and resource.RLIM_INFINITY not in limits
 
 
 def test_settings_that_unpack_to_gigabytes_are_not_read(tmp_path):
