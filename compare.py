@@ -154,13 +154,13 @@ def read_runs(folders):
     alike = {}
     for path in paths.values():
         try:
-            result = read_result(path)
-            if not result:
-                raise UsageError(f"{path}: there is no such file")
-            trained = result.get("epochs_trained", result["settings"]["epochs"])
-            epochs = trained if result["finished"] else None  # as many as there are
-            history = read_history(path.with_suffix(".csv"), epochs)
             with blame(path):
+                result = read_result(path)
+                if not result:
+                    raise UsageError(f"{path}: there is no such file")
+                trained = result.get("epochs_trained", result["settings"]["epochs"])
+                epochs = trained if result["finished"] else None  # as many as there are
+                history = read_history(path.with_suffix(".csv"), epochs)
                 require_columns(result["settings"], history)
         except UsageError as error:
             print(f"Left out: {error}", file=sys.stderr)

@@ -450,6 +450,23 @@ def test_folder_of_a_seed_that_may_not_be_entered_is_left_out_by_name(tmp_path, 
     assert list(rows(ended.output)) == ["run"]
 
 
+def test_folder_whose_files_may_not_be_looked_at_stops_no_other(tmp_path, monkeypatch):
+    """It may be listed: read, in the words of Unix, but not execute."""
+    write_run(tmp_path / "runs")
+    write_run(tmp_path / "runs" / "seed_1")
+    stat = os.stat
+
+    def refuse(path, **options):
+        if "seed_1/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    ended = call("compare.py", cwd=tmp_path)
+    assert ended.code == 0 and "Left out: runs/seed_1/run.json: Permission denied" in ended.errors
+    assert list(rows(ended.output)) == ["run"]
+
+
 def test_what_a_killed_process_was_just_writing_is_no_run(tmp_path):
     write_run(tmp_path / "runs")
     write_run(tmp_path / "runs", name=".run.123")
