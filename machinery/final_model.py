@@ -14,6 +14,7 @@ from machinery.files import (
     MOST_JSON_BYTES,
     blame,
     dated,
+    limited_memory,
     open_zip,
     read_member,
     reading,
@@ -130,7 +131,7 @@ def load_final_model(path):
     """
     path = Path(path)
     result = read_training(path)
-    with blame(path):
+    with blame(path), limited_memory():
         model = load_model(path, compile=False)
         size, classes = model.input_shape[1], len(result["dataset"]["class_names"])
         if not isinstance(size, int) or size > MOST_IMAGE_SIZE:

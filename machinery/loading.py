@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+from pathlib import Path
 
 from machinery.files import limited_memory, open_zip, require_member_sizes
 
@@ -24,11 +25,19 @@ def load_model(path, **options):
     file of a few bytes can ask for any memory. A file of n bytes has values for at most n weights.
     What is computed for an image can ask for any memory, too: it is counted before it is done.
 
+    Args:
+        path: ends in `.h5` or `.keras`, as which Keras reads it, whatever is in it.
+
     Raises:
         ValueError: if it asks for more. Keras raises nearly anything if it is damaged.
     """
-    require_size(path)
     with limited_memory(), at_most(os.path.getsize(path)):
+        if Path(path).suffix == ".keras":
+            require_small_archive(path)
+        else:
+            with h5py.File(path) as file:
+                require_texts(file)
+            require_arrays(path, os.path.getsize(path))
         model = keras.saving.load_model(path, **options)
         # A model within a model may learn only now how large its images are, and make weights.
         one_image = tf.TensorSpec((1, *model.input_shape[1:]))
@@ -49,25 +58,24 @@ def values_in(graph):
     return sum(math.prod(max(1, axis.size) for axis in shape.dim) for shape in shapes)
 
 
-def require_size(path):
-    """Raise ValueError if a model's file unpacks to too much, or claims more than is in it."""
-    if h5py.is_hdf5(path):
-        with h5py.File(path) as file:
-            require_texts(file)
-            require_arrays(file, os.path.getsize(path))
-        return
+def require_small_archive(path):
+    """Raise ValueError if a `.keras` file unpacks to too much, or claims more than is in it."""
     with open(path, "rb") as file, open_zip(file) as archive:
         require_member_sizes(archive, MOST_BYTES)
-        if WEIGHTS in archive.namelist():
-            with archive.open(WEIGHTS) as weights, h5py.File(weights) as file:
-                require_arrays(file, archive.getinfo(WEIGHTS).file_size)
+        if WEIGHTS not in archive.namelist():  # Keras would take others, of NumPy's format
+            raise ValueError(f"{WEIGHTS} is missing")
+        with archive.open(WEIGHTS) as weights:
+            require_arrays(weights, archive.getinfo(WEIGHTS).file_size)
 
 
-def require_arrays(file, file_bytes):
-    """Raise ValueError unless the arrays of an open HDF5 file of this length are really in it.
+def require_arrays(path, file_bytes):
+    """Raise ValueError unless the arrays of an HDF5 file of this length are really in it.
 
     A chunk that is not there is read as zeros, one that is compressed can unpack to any size,
     whatever the array's is, and the values of an array can be in another file, or in a pipe.
+
+    Args:
+        path: of the file, or the open file.
     """
     sizes = []
 
@@ -79,7 +87,8 @@ def require_arrays(file, file_bytes):
                 raise ValueError(f"its array {name} is compressed, which Keras doesn't do")
             sizes.append(item.nbytes)
 
-    file.visititems(look_at)
+    with h5py.File(path) as file:
+        file.visititems(look_at)
     if sum(sizes) > file_bytes:
         raise ValueError("it claims larger arrays than are in it")
 
@@ -90,8 +99,9 @@ def require_texts(file):
     Texts lie elsewhere in the file: an array of them may be the same long one, again and again.
     """
     for name in file.attrs:
-        if file.attrs.get_id(name).shape:
-            raise ValueError(f"its {name} is an array")
+        attribute = file.attrs.get_id(name)
+        if attribute.shape or not h5py.check_string_dtype(attribute.dtype):
+            raise ValueError(f"its {name} is no text")
         if len(str(file.attrs[name])) > MOST_CHARACTERS:
             raise ValueError(f"its {name} is longer than {MOST_CHARACTERS:,} characters")
 

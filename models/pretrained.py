@@ -1,9 +1,11 @@
 """Networks that have learned something before: ImageNet, or CIFAR-10."""
 
+import os
+
 from machinery.environment import KERAS_HOME
 from machinery.errors import DamagedError, UsageError, first_line
 from machinery.files import blame, limited_memory, reading
-from machinery.loading import MOST_BYTES, load_model, require_size
+from machinery.loading import MOST_BYTES, load_model, require_arrays
 from machinery.options import SHIPPED
 
 import keras
@@ -61,7 +63,7 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
     try:
         if weights:
             with reading(weights, MOST_BYTES):
-                require_size(weights)
+                require_arrays(weights, os.path.getsize(weights))
         with blame(weights), limited_memory():
             vgg16 = keras.applications.VGG16(include_top=False, weights=weights, input_tensor=x)
     except DamagedError as error:

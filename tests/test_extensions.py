@@ -30,6 +30,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras.src.legacy.saving import legacy_h5_format
 
 TRANSFER = ("transfer_vgg16", "transfer_vgg16_tuned")  # from weights of ImageNet
 HOLDOUT = ("reduce_on_plateau", "early_stopping")
@@ -168,11 +169,12 @@ def test_cutmix_draws_what_the_batch_is_told_to_draw(photos):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file with weights of VGG-16 that have learned nothing."""
-    path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
+    """Weights of VGG-16 that have learned nothing, in the format of Keras's download."""
+    path = tmp_path_factory.mktemp("weights") / "vgg16_notop.h5"
     keras.utils.set_random_seed(0)
     vgg16 = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
-    vgg16.save_weights(path)
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, vgg16)
     return path
 
 

@@ -203,6 +203,35 @@ def test_arrays_that_are_not_in_the_file_are_not_read(tmp_path, suffix, kind):
         load_final_model(path)
 
 
+def test_keras_file_is_read_as_a_zip_whatever_it_begins_with(tmp_path):
+    """As Keras does: a zip is told by its end, HDF5 by its beginning."""
+    save_final_model(tiny_network(), RESULT, tmp_path / "good.keras")
+    with h5py.File(tmp_path / "both.keras", "w") as file:
+        file.attrs["anything"] = "text"
+    with (
+        zipfile.ZipFile(tmp_path / "good.keras") as good,
+        zipfile.ZipFile(tmp_path / "both.keras", "a", zipfile.ZIP_DEFLATED) as both,
+    ):
+        for name in good.namelist():
+            both.writestr(name, good.read(name))
+        both.writestr("more.json", 11_000_000 * " ")
+    with pytest.raises(UsageError, match=r"more\.json is longer than 10,000,000 bytes"):
+        load_final_model(tmp_path / "both.keras")
+
+
+def test_weights_in_a_format_of_numpys_are_not_read(tmp_path):
+    """Keras writes them in HDF5, and would read `model.weights.npz`, unchecked."""
+    save_final_model(tiny_network(), RESULT, tmp_path / "good.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "good.keras") as good,
+        zipfile.ZipFile(tmp_path / "model.keras", "w") as archive,
+    ):
+        for name in good.namelist():
+            archive.writestr(name.replace("weights.h5", "weights.npz"), good.read(name))
+    with pytest.raises(UsageError, match=r"model\.weights\.h5 is missing"):
+        load_final_model(tmp_path / "model.keras")
+
+
 def test_memory_is_limited_while_keras_makes_the_model(tmp_path, monkeypatch):
     save_final_model(tiny_network(), RESULT, tmp_path / "model.h5")
     limits, load = [], keras.saving.load_model
@@ -260,7 +289,12 @@ def test_model_that_computes_too_much_is_refused_before_it_is_asked(tmp_path, ki
 
 @pytest.mark.parametrize("name", ["result", "model_config"])
 @pytest.mark.parametrize(
-    ("text", "reason"), [(["[]", "[]"], "is an array"), (11_000_000 * " ", "is longer than")]
+    ("text", "reason"),
+    [
+        (["[]", "[]"], "is no text"),
+        (3, "is no text"),
+        (11_000_000 * " ", "is longer than"),
+    ],
 )
 def test_texts_that_take_too_much_memory_are_refused(tmp_path, name, text, reason):
     save_final_model(tiny_network(), RESULT, tmp_path / "model.h5")
