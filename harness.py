@@ -118,7 +118,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             model.optimizer.learning_rate = experiment.learning_rate(len(train), run.epochs)
         if experiment.initialize:
             experiment.initialize(model, trainX)
-        model = run.resume_if_interrupted(model)
+        run.resume_if_interrupted(model)
         fuse_batch_norm(model)  # computes Keras's layers faster, see machinery/fast_layers.py
 
         # 4. Evaluate: train, and evaluate after each epoch.

@@ -4,14 +4,12 @@ import ast
 import functools
 import inspect
 import json
-import re
 import sysconfig
 import textwrap
 from pathlib import Path
 
 import keras
 
-PART_OF_NETWORK = re.compile(r"\w+ \d+\..*|loss(\..*)?")
 NOT_OURS = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
@@ -42,11 +40,6 @@ def recipe_of(experiment, model):
         parts["learning_rate"] = describe(experiment.learning_rate)
     recipe = json.loads(json.dumps(dict(flatten(parts)), default=str))
     return {name: labels.get(str(value), value) for name, value in recipe.items()}
-
-
-def network_of(recipe):
-    """Return what a recipe says of the layers, those of its parts that have a number, and loss."""
-    return {name: value for name, value in recipe.items() if PART_OF_NETWORK.fullmatch(name)}
 
 
 def describe(value, above=()):
@@ -131,13 +124,13 @@ def differences(before, now):
         elif name not in before:
             texts.append(f"{name} is new")
         elif before[name] != now[name]:
-            edited = f"{name} was {shown(before[name])}, not {shown(now[name])}"
-            texts.append(
-                f"the code of {name.removesuffix('.code')} was edited" if "\n" in edited else edited
-            )
+            if "\n" in f"{before[name]}{now[name]}":
+                texts.append(f"the code of {name.removesuffix('.code')} was edited")
+            else:
+                texts.append(f"{name} was {shown(before[name])}, not {shown(now[name])}")
     return texts
 
 
 def shown(value):
     """Return a value as one would write it: 0.001, not the float32 next to it."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else textwrap.shorten(str(value), 100)

@@ -15,7 +15,7 @@ from machinery.errors import DamagedError, UsageError
 from machinery.files import archive, blame, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
-from machinery.recipe import differences, network_of, recipe_of
+from machinery.recipe import differences, recipe_of
 from machinery.records import (
     RunFiles,
     accuracy_line,
@@ -184,15 +184,17 @@ class Run:
         return self.experiment.published_accuracy if is_cifar10 else None
 
     def resume_if_interrupted(self, model):
-        """Return the model of the latest checkpoint, if there is one, in place of a new one.
+        """Give a new model the weights and the optimizer's state of the latest checkpoint, if any.
+
+        All else is what the code says, whatever the checkpoint was compiled with.
 
         Raises:
             UsageError: if the checkpoint is another run's, or its network, optimizer or callbacks
                 are not the new one's.
         """
         self.recipe = recipe_of(self.experiment, model)
-        if checkpoint := self.latest_checkpoint():
-            model, record, self.callback_states, self.history = checkpoint
+        if checkpoint := self.latest_checkpoint(model):
+            saved, record, self.callback_states, self.history = checkpoint
             if record["started"] != self.result["started"]:
                 raise UsageError(
                     f"{self.files.checkpoint} belongs to another run, of {record['started']}: "
@@ -205,6 +207,8 @@ class Run:
                     f"{f'; and {len(edits) - 3} more' if edits[3:] else ''}. "
                     "Undo the edit, or choose another --out"
                 )
+            for variable, value in zip(trained_in(model), trained_in(saved), strict=True):
+                variable.assign(value)
             self.epochs_trained = record["epochs_trained"]
             if record["stopped"]:
                 self.last_epoch = self.epochs_trained
@@ -214,31 +218,35 @@ class Run:
             f"{self.batch_size}, computed in {keras.config.dtype_policy().compute_dtype}",
             flush=True,
         )
-        return model
 
-    def latest_checkpoint(self):
+    def latest_checkpoint(self, model):
         """Return model, record, callbacks' states and history of the latest good checkpoint.
 
         None if there is none. What can't be gone on from is archived.
+
+        Args:
+            model: that is to go on with it.
         """
         lost = []
         for path in self.files.checkpoints():
             if not path.exists():
                 continue
             try:
-                model, record, states = load_checkpoint(path)
+                saved, record, states = load_checkpoint(path)
                 with blame(path):
                     require(record, RECORD_FORM)
-                are_states = isinstance(states, list) and all(isinstance(s, dict) for s in states)
-                if not are_states or not 0 < record["epochs_trained"] <= self.epochs:
-                    raise ValueError(f"{path}: damaged or foreign (its epochs, or its callbacks)")
-                said = network_of(record["recipe"])
-                if not model.compiled or network_of(recipe_of(self.experiment, model)) != said:
-                    raise ValueError(f"{path}: damaged or foreign (another network than it says)")
+                    are_states = all(isinstance(state, dict) for state in states)
+                    if not are_states or not 0 < record["epochs_trained"] <= self.epochs:
+                        raise ValueError("its epochs, or its callbacks")
+                    same_code = record["recipe"] == self.recipe
+                    if same_code and shapes(saved) != shapes(model):
+                        raise ValueError("weights of another network than it says")
+                    if not saved.optimizer.iterations.numpy():
+                        raise ValueError("its optimizer's state is missing")
                 history = read_history(self.files.history, record["epochs_trained"])
                 with blame(self.files.history):
                     require_columns(self.settings, history, exactly=True)
-                return model, record, states, history
+                return saved, record, states, history
             except (DamagedError, ValueError) as error:
                 print(f"{error}. Going back to what was saved before", flush=True)
                 lost.append(path)
@@ -365,6 +373,17 @@ class Run:
         print(f"Result:          {self.files.result}")
         if self.options.tensorboard:
             print(f"TensorBoard:     {tensorboard_command(self.options.out)}")
+
+
+def trained_in(model):
+    """Return what training changes in a compiled model: its weights and its optimizer's state."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return [*model.weights, *model.optimizer.variables]
+
+
+def shapes(model):
+    return [variable.shape for variable in trained_in(model)]
 
 
 def name_of_loss(model):

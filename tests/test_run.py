@@ -41,6 +41,7 @@ from machinery.lock import only_owner
 from machinery.run import name_of_loss, operations_per_image
 from models.vgg import vgg
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -391,27 +392,44 @@ def test_checkpoint_of_other_layers_is_refused(interrupted):
     assert_refused(ended, "trained with other code")
 
 
-def rewrite(checkpoint, **changes):
-    """Change what a checkpoint says of its run."""
+def rewrite(checkpoint, member="run.json", **changes):
+    """Change what a checkpoint says of its run, or of its model."""
     with zipfile.ZipFile(checkpoint) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["run.json"] = json.dumps(json.loads(members["run.json"]) | changes)
+    members[member] = json.dumps(json.loads(members[member]) | changes)
     with zipfile.ZipFile(checkpoint, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 
 
-def test_checkpoint_with_another_loss_falls_back_to_the_one_before(interrupted, three_epochs):
+@pytest.mark.parametrize(
+    "edit", [{"loss": "mse"}, {"loss_weights": [0.0]}, {"metrics": None}, {"metrics": ["mae"]},
+             {"weighted_metrics": ["accuracy"]}, {"steps_per_execution": 1000}],
+)  # fmt: skip
+def test_only_values_are_taken_from_a_checkpoint(interrupted, three_epochs, edit):
+    """Loss, metrics and the like are what the code says, whatever the checkpoint has."""
+    checkpoint = interrupted / "mine.checkpoint.keras"
+    with zipfile.ZipFile(checkpoint) as archive:
+        compiled = json.loads(archive.read("config.json"))["compile_config"]
+    rewrite(checkpoint, "config.json", compile_config=compiled | edit)
+    ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
+    assert "Resuming after epoch 2 of 3" in ended.output, ended.errors
+    assert ended.code == 0 and numbers(interrupted / "mine.csv") == three_epochs
+
+
+def test_checkpoint_without_its_optimizers_state_falls_back(interrupted, three_epochs):
     checkpoint = interrupted / "mine.checkpoint.keras"
     with zipfile.ZipFile(checkpoint) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    changed = members["config.json"].replace(b'"categorical_crossentropy"', b'"mse"')
-    assert changed != members["config.json"]
+    (interrupted / "weights.h5").write_bytes(members["model.weights.h5"])
+    with h5py.File(interrupted / "weights.h5", "a") as file:
+        del file["optimizer"]
+    members["model.weights.h5"] = (interrupted / "weights.h5").read_bytes()
     with zipfile.ZipFile(checkpoint, "w") as archive:
-        for name, content in (members | {"config.json": changed}).items():
+        for name, content in members.items():
             archive.writestr(name, content)
     ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
-    assert "Resuming after epoch 1 of 3" in ended.output, ended.errors
+    assert "its optimizer's state is missing" in ended.output, ended.errors
     assert numbers(interrupted / "mine.csv") == three_epochs
 
 
@@ -436,7 +454,7 @@ def test_checkpoint_whose_model_is_another_than_it_says_falls_back(interrupted, 
     other.replace(checkpoint)
     ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
     assert ended.code == 0, ended.errors
-    assert "another network than it says" in ended.output
+    assert "weights of another network than it says" in ended.output
     assert numbers(interrupted / "mine.csv") == three_epochs
 
 
