@@ -205,10 +205,10 @@ def results_in(folder):
     """Return the NAME.json in a folder, and in those that it has for seeds and folds."""
     found = []
     inner = (each for place in ("seed_*", "fold_*", "seed_*/fold_*") for each in folder.glob(place))
-    for place in (folder, *filter(Path.is_dir, inner)):
+    for place in (folder, *inner):
         try:
             with blame(place):
-                names = os.listdir(place)
+                names = os.listdir(place) if place.is_dir() else []
         except UsageError as error:
             print(f"Left out: {error}", file=sys.stderr)
             continue
@@ -293,7 +293,9 @@ def print_markdown(rows, reference=None):
     print_cells(columns.values())
     for row in rows:
         words, idea, experiment = origin_of(row.settings["experiment"]) or (None, "-", None)
-        epochs = f"{row.epochs_trained()} of {experiment.epochs if experiment else '?'}"
+        epochs, usual = str(row.epochs_trained()), experiment.epochs if experiment else "?"
+        if usual == "?" or row.epochs_trained() <= usual:
+            epochs += f" of {usual}"
         accuracy, _, half_width = row.measured()
         measured = f"{accuracy:.2f} ± {half_width:.2f} %" if half_width else percent(accuracy)
         if row.remark():

@@ -7,6 +7,7 @@ been trained on, and would be recognized because it is remembered. Take the accu
 model without --all-images as a cautious estimate.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,6 +36,9 @@ from machinery.options import (
 )
 from machinery.records import RunFiles, read_result
 
+# What it is called for a moment, and among the earlier ones, is up to 30 bytes longer.
+MOST_NAME_BYTES = 220
+
 
 def main():
     parser = option_parser("as the experiment")
@@ -56,6 +60,8 @@ def main():
     allowed = [f".{options.format}"] if options.format else [".h5", ".keras"]
     if model_path.suffix not in allowed:
         parser.error(f"argument --model: {model_path} must end in {' or '.join(allowed)}")
+    if len(os.fsencode(model_path.name)) > MOST_NAME_BYTES:
+        parser.error(f"argument --model: a name of at most {MOST_NAME_BYTES} bytes, please")
     own = RunFiles.of(options.out, "final_model", options.seed)
     if model_path.resolve() in [path.resolve() for path in own]:
         parser.error(f"argument --model: the run keeps something else in {model_path}")

@@ -1,8 +1,8 @@
 """Say what is on a photo: class number, name, and the probabilities of the likeliest classes.
 
-A JPEG, PNG, WebP, GIF, TIFF or BMP will do, or a folder of them. The model knows CIFAR-10's ten
-classes, or those of your own pictures, and has only ever seen small photos with one thing in the
-middle; whatever is on the photo, it answers with one of the classes.
+A JPEG, PNG, WebP, GIF, TIFF, BMP or PPM will do, or a folder of them. The model knows CIFAR-10's
+ten classes, or those of your own pictures, and has only ever seen small photos with one thing in
+the middle; whatever is on the photo, it answers with one of the classes.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def main():
 
     def fail(error):
         nonlocal failed
-        print(f"predict.py: error: {error}", file=sys.stderr)
+        print(f"predict.py: error: {printable(str(error))}", file=sys.stderr)
         failed += 1
 
     for path in photos(options.images, fail):

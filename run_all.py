@@ -187,7 +187,7 @@ def run_jobs(jobs, places):
                     try:
                         job.start(free[-1])
                     except OSError as error:  # its log can't be written
-                        job.failure = f"{error.filename}: {error.strerror}"
+                        job.failure = f"{error.filename or job.log}: {error.strerror}"
                         continue
                     free.pop()
                     running.append(job)

@@ -23,7 +23,7 @@ from data.dataset import ARRAYS, CLASS_NAMES
 from data.folder import read_folder, read_zip
 from machinery.callbacks import duration
 from machinery.environment import KERAS_HOME
-from machinery.errors import UsageError, printable
+from machinery.errors import UsageError, first_line, printable
 from machinery.files import (
     blame,
     open_zip,
@@ -232,8 +232,8 @@ def download():
                     f"there is no room for CIFAR-10 in {tempfile.gettempdir()}: make some, or "
                     "name another folder: TMPDIR=FOLDER"
                 ) from error
-            failures.append(f"  {source.url}: {error}")
-            print(f"\nDataset: {source.name}: {error}", flush=True)
+            failures.append(f"  {source.url}: {first_line(error)}")
+            print(f"\nDataset: {source.name}: {first_line(error)}", flush=True)
         return None
 
     for source in SOURCES:
@@ -261,31 +261,38 @@ def download():
     )
 
 
-def opened(url):
-    """Return the answer to a request, as `urllib.request.urlopen` does, but wait no longer for it.
+def arriving(url):
+    """Yield the parts of a download as they arrive, as bytes.
 
-    `urlopen` goes on waiting as long as a byte of what precedes the answer comes now and then.
+    In a thread of its own: `urllib` goes on waiting as long as a byte of what is no content,
+    headers or the sizes of chunks, comes now and then.
 
     Raises:
-        UsageError: if it has not begun in time.
+        UsageError: if nothing arrives for too long.
         OSError, ValueError, http.client.HTTPException: if it fails.
     """
-    answers = queue.SimpleQueue()
+    parts, left = queue.SimpleQueue(), threading.Event()
 
-    def ask():
+    def read():
         try:
-            answers.put(urllib.request.urlopen(url, timeout=SECONDS_WITHOUT_DATA))
+            with urllib.request.urlopen(url, timeout=SECONDS_WITHOUT_DATA) as answer:
+                part = b"begun"
+                while part and not left.is_set():
+                    part = answer.read1(1_000_000)  # what has arrived, without waiting for more
+                    parts.put(part)
         except Exception as error:
-            answers.put(error)
+            parts.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
     try:
-        answer = answers.get(timeout=2 * SECONDS_WITHOUT_DATA)
+        while part := parts.get(timeout=2 * SECONDS_WITHOUT_DATA):
+            if isinstance(part, Exception):
+                raise part
+            yield part
     except queue.Empty:
-        raise UsageError("timed out before it answered") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        raise UsageError("timed out: nothing arrived") from None
+    finally:
+        left.set()
 
 
 def fetch(source, most_seconds):
@@ -303,8 +310,8 @@ def fetch(source, most_seconds):
     start, done = time.monotonic(), 0
     recent = collections.deque([(start, 0)])  # when how much had arrived
     with tempfile.TemporaryFile() as file:
-        with opened(source.url) as answer:
-            while part := answer.read1(1_000_000):  # what has arrived, without waiting for more
+        with contextlib.closing(arriving(source.url)) as parts:
+            for part in parts:
                 file.write(part)
                 done += len(part)
                 bar.update(min(done, source.bytes) // 1_000_000)

@@ -15,6 +15,10 @@ import argparse
 import os
 from pathlib import Path
 
+# Your own settings, or a notebook's, are for other projects.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["MPLBACKEND"] = "Agg"
+
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,6 +72,7 @@ def train_and_evaluate(model, trainX, trainY, testX, testY, **epochs_and_batch_s
 
 # 5. Present the learning curves
 def summarize_diagnostics(history, path):
+    plt.rcdefaults()
     figure, (loss, accuracy) = plt.subplots(2, 1, figsize=(8, 8), sharex=True)
     epochs = range(1, len(history.epoch) + 1)
     figure.suptitle("Learning curves of baseline3 in plain Keras")

@@ -75,10 +75,15 @@ def thread_limit():
     return int(text) if text.isdecimal() and int(text) else math.inf
 
 
+def has_home():
+    """Tell whether the user has a home, a folder that can be written to."""
+    return os.access(os.path.join(os.path.expanduser("~"), ""), os.W_OK)
+
+
 def default_keras_home():
     """Return where Keras keeps data and weights: in the user's home, if there is one."""
-    home = os.path.expanduser("~")
-    return os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(), ".keras")
+    home = os.path.expanduser("~") if has_home() else tempfile.gettempdir()
+    return os.path.join(home, ".keras")
 
 
 def pin_to(cores=None):
@@ -136,6 +141,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # user's, and no Jupyter's.
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
+if not has_home():  # Matplotlib would warn, and look for all fonts each time
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(tempfile.gettempdir(), ".matplotlib"))
 
 # Keras's settings are its own defaults: the user's keras.json may ask for another backend, data
 # format or precision, and variables for fewer epochs. Where the user keeps data and weights stays

@@ -265,7 +265,7 @@ def archive(paths, when, folder):
 def dated(path, when, folder):
     """Return a path in a folder, which is made, that has a file's name and a date, and is free."""
     folder.mkdir(exist_ok=True)
-    stem = f"{path.stem}-{when.replace(':', '')}"
+    stem = f"{path.stem}-{re.sub(r'[^0-9T.+-]', '', when)}"
     target, number = folder / f"{stem}{path.suffix}", 1
     while target.exists():
         number += 1

@@ -146,7 +146,8 @@ def load_final_model(path):
         require_probabilities(np.asarray(model(black, training=False)), path)
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
     shipped = ", shipped with this project" if SHIPPED in path.absolute().parents else ""
-    print(f"Model: {path}, {result['settings']['experiment']}, {epochs} epochs{shipped}")
+    trained = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    print(f"Model: {path}, {result['settings']['experiment']}, {trained}{shipped}")
     return model, result
 
 

@@ -19,7 +19,8 @@ def only_owner(path, what, wait=False):
         wait: whether a second process waits for the first one, or is refused.
 
     Raises:
-        UsageError: if another process holds the lock, or there is something else in its place.
+        UsageError: if another process holds the lock, there is something else in its place, or the
+            disk is full.
     """
     path = Path(path)
     while True:
@@ -48,9 +49,11 @@ def only_owner(path, what, wait=False):
         file.close()
         raise UsageError(f"{path} is no lock, but somebody's file: move it away")
     try:
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise UsageError(f"{path} can't be written: {error.strerror}") from error
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -28,9 +28,16 @@ MOST_EPOCHS = 1_000_000
 MOST_IMAGES_PER_STEP = 1_000_000
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose errors are one line, whatever was typed."""
+
+    def error(self, message):
+        super().error(printable(message))
+
+
 def script_parser(usage="%(prog)s [options]"):
     """Return a parser that explains the script by its docstring."""
-    return argparse.ArgumentParser(
+    return Parser(
         description=sys.modules["__main__"].__doc__,  # None with python -OO
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=usage,
@@ -214,6 +221,7 @@ def writable_folder(parser, option, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
+        os.getcwd()  # raises, with the better reason, if the folder that the user is in is gone
         parser.error(f"argument {option}: can't write to {shown}: {error.strerror}")
 
 

@@ -454,6 +454,7 @@ def test_folder_whose_files_may_not_be_looked_at_stops_no_other(tmp_path, monkey
     """It may be listed: read, in the words of Unix, but not execute."""
     write_run(tmp_path / "runs")
     write_run(tmp_path / "runs" / "seed_1")
+    write_run(tmp_path / "runs" / "seed_1" / "fold_1_of_5")
     stat = os.stat
 
     def refuse(path, **options):
@@ -463,7 +464,9 @@ def test_folder_whose_files_may_not_be_looked_at_stops_no_other(tmp_path, monkey
 
     monkeypatch.setattr(os, "stat", refuse)
     ended = call("compare.py", cwd=tmp_path)
-    assert ended.code == 0 and "Left out: runs/seed_1/run.json: Permission denied" in ended.errors
+    assert ended.code == 0
+    for name in ("run.json", "fold_1_of_5"):
+        assert f"Left out: runs/seed_1/{name}: Permission denied" in ended.errors
     assert list(rows(ended.output)) == ["run"]
 
 
@@ -482,3 +485,10 @@ def test_names_of_files_do_not_control_the_terminal(tmp_path):
     assert list(rows(ended.output)) == [r"a\x1b[2J"]
     assert r"Left out: runs/b\x1b[2J.json: damaged" in ended.errors
     assert "\x1b" not in ended.output + ended.errors
+
+
+def test_more_epochs_than_usual_are_not_of_the_usual(tmp_path):
+    history = {name: 40 * values for name, values in HISTORY.items()} | {"epoch": [*range(1, 121)]}
+    settings = {"experiment": "baseline1", "epochs": 120}
+    write_run(tmp_path / "runs", history=history, settings=settings)
+    assert cells(tmp_path)["`run`"][1] == "120"

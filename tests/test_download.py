@@ -410,12 +410,18 @@ def test_silent_server_is_given_up_on(nowhere, monkeypatch):
             find_dataset()
 
 
-def test_server_that_trickles_before_it_answers_is_given_up_on(nowhere, monkeypatch):
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"", CHUNKED + b"5;", CHUNKED + b"1\r\nx\r\n0\r\nA: "])
+def test_server_that_trickles_what_is_no_content_is_given_up_on(nowhere, monkeypatch, begun):
+    """Before it answers, in the size of a chunk, in what follows the last chunk."""
     monkeypatch.setattr(download, "SECONDS_WITHOUT_DATA", 0.5)
 
     def trickle(server):
         with contextlib.suppress(OSError):
             connection, _ = server.accept()
+            connection.send(begun)
             for _ in range(100):
                 connection.send(b"H")
                 time.sleep(0.1)
@@ -424,7 +430,7 @@ def test_server_that_trickles_before_it_answers_is_given_up_on(nowhere, monkeypa
         threading.Thread(target=trickle, args=(server,), daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar.tar.gz"
         monkeypatch.setattr(download, "SOURCES", (Source("trickling", url, 1000),))
-        with pytest.raises(UsageError, match="timed out before it answered"):
+        with pytest.raises(UsageError, match="timed out: nothing arrived"):
             find_dataset()
 
 
@@ -474,3 +480,17 @@ def test_killed_download_leaves_no_cache(tmp_path):
     process.kill()
     process.wait()
     assert not (tmp_path / "datasets" / "cifar10-verified.npz").exists()
+
+
+def test_what_a_server_says_is_told_in_one_line_without_control_characters(nowhere, monkeypatch):
+    class Rude:
+        archive = b""
+
+        def answer(self, handler):
+            handler.wfile.write(b"HTTP/1.1 404 \x1b[31mred\r\n\r\n")
+
+    with serving(Rude()) as source:
+        monkeypatch.setattr(download, "SOURCES", (source,))
+        with pytest.raises(UsageError, match=r"HTTP Error 404: \\x1b\[31mred") as refusal:
+            find_dataset()
+    assert "\x1b" not in str(refusal.value)

@@ -122,6 +122,7 @@ HOSTILE = {
     "nonsense backend, ASCII": {"MPLBACKEND": "nonsense", **ASCII},
     "no home, Latin-1": {"HOME": None, "KERAS_HOME": None, "PYTHONIOENCODING": "latin-1"},
     "home that is not writable": {"HOME": "/proc", "KERAS_HOME": None, "MPLCONFIGDIR": None},
+    "home that is no folder": {"HOME": "/dev/null", "KERAS_HOME": None, "MPLCONFIGDIR": None},
 }
 
 
@@ -140,7 +141,7 @@ def test_a_script_works_in_any_environment(tmp_path, name):
     errors = ended.stderr.decode(errors="replace")
     assert ended.returncode == 0, errors
     assert (folder / "baseline1.png").exists()
-    for word in ("cuInit", "Traceback", "UserWarning"):
+    for word in ("cuInit", "Traceback", "UserWarning", "cache directory"):
         assert word not in errors
     assert b"\nLearning curves: " in ended.stdout
 

@@ -316,3 +316,9 @@ def test_dated_names_are_free(tmp_path):
     first.write_text("")
     second = dated(tmp_path / "run.png", "2026-01-02T03:04:05", tmp_path / "earlier")
     assert second != first and second.suffix == ".png" and not second.exists()
+
+
+def test_date_is_no_path(tmp_path):
+    """Python reads a time with any character between day and hour."""
+    target = dated(tmp_path / "run.png", "2026-01-02/03:04:05", tmp_path / "earlier")
+    assert target == tmp_path / "earlier" / "run-2026-01-02030405.png"

@@ -252,6 +252,7 @@ def test_model_that_could_not_be_kept_is_refused_before_the_training(tmp_path, w
         (("--all-images", "--validation", "holdout"), "holds some of them out"),
         (("--all-images", "--experiment", "early_stopping"), "early_stopping by itself"),
         (("--model", "model.pb"), "must end in .h5 or .keras"),
+        (("--model", 240 * "m" + ".h5"), "a name of at most 220 bytes"),
         (("--model", "model.h5", "--format", "keras"), "must end in .keras"),
         (("--model", "final_model.h5", "--format", "keras"), "must end in .keras"),
         (("--model", "/dev/null/model.h5"), "/dev/null is there, but is no folder"),

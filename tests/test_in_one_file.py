@@ -3,11 +3,12 @@ import re
 import runpy
 import sys
 
-from conftest import ROOT, assert_refused, call, colours
+from conftest import ROOT, assert_refused, call, colours, run
 from experiments import in_one_file
 from models.vgg import vgg
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,3 +115,15 @@ def test_images_that_can_not_be_loaded_are_told_in_one_line(tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     ended = call("experiments/in_one_file.py", cwd=tmp_path)
     assert_refused(ended, "in_one_file.py: error: CIFAR-10 could not be loaded", "--sample")
+
+
+def test_settings_for_other_projects_are_not_taken(tmp_path, monkeypatch):
+    settings = {"MPLBACKEND": "module://no.such.backend", "KERAS_BACKEND": "nonsense"}
+    ended = run("experiments/in_one_file.py", "--help", cwd=tmp_path, **settings)
+    assert ended.code == 0 and "--sample" in ended.output, ended.errors
+    monkeypatch.setitem(plt.rcParams, "text.usetex", True)
+    history = keras.callbacks.History()
+    history.epoch = [0]
+    history.history = {f"{a}{b}": [0.5] for a in ("", "val_") for b in ("loss", "accuracy")}
+    in_one_file.summarize_diagnostics(history, tmp_path / "curves.png")
+    assert len(colours(tmp_path / "curves.png")) > 2

@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -122,3 +123,16 @@ def test_file_of_the_users_own_in_the_place_of_a_lock_is_kept(tmp_path, content)
     with refused, only_owner(tmp_path / "run.lock", "the run"):
         pass
     assert (tmp_path / "run.lock").read_bytes() == content
+
+
+def test_lock_that_can_not_be_written_is_told_by_name(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as a full disk
+    try:
+        with (
+            pytest.raises(UsageError, match=r"run\.lock can't be written: File too large"),
+            only_owner(tmp_path / "run.lock", "mine"),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

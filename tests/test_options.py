@@ -14,6 +14,7 @@ from machinery.options import (
     option_parser,
     own_data,
     parse_options,
+    script_parser,
     tensorboard_command,
     words_of,
 )
@@ -193,3 +194,9 @@ def test_command_can_be_pasted_whatever_the_folders_are_called(monkeypatch, tmp_
     assert shlex.split(command("compare.py", given))[2:] == [strange]
     logs = f"{strange}/tensorboard"
     assert shlex.split(tensorboard_command(strange)) == ["tensorboard", "--logdir", logs]
+
+
+def test_errors_are_one_line_whatever_was_typed(capsys):
+    with pytest.raises(SystemExit):
+        script_parser().parse_args(["a\x1b[2J\nb"])
+    assert r"unrecognized arguments: a\x1b[2J\nb" in capsys.readouterr().err.splitlines()[-1]

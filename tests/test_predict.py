@@ -155,3 +155,9 @@ def test_sample_image_is_a_deer_of_the_test_set():
     deer = np.asarray(Image.open(ROOT / "sample_image.png"))
     (index,) = np.flatnonzero((full.x_test == deer).all(axis=(1, 2, 3)))
     assert CLASS_NAMES[full.y_test[index]] == "deer"
+
+
+def test_control_characters_in_names_are_written_out_in_errors(tmp_path):
+    (tmp_path / "bad\x1b[2J\nname").mkdir()
+    ended = predict(tmp_path, "bad\x1b[2J\nname")
+    assert_refused(ended, r"there are no photos in bad\x1b[2J\nname")

@@ -702,6 +702,8 @@ def test_picture_says_what_is_plotted_and_after_how_many_epochs(monkeypatch, tmp
     assert re.search(r"^mine: test accuracy \S+ % after 3 of 100 epochs\n.*sample", title)
     title = drawn(monkeypatch, Experiment(tiny_network, 3), *THREE, cwd=tmp_path)[0]
     assert re.search(r"^mine: test accuracy \S+ % after 3 epochs\n", title)
+    title = drawn(monkeypatch, Experiment(tiny_network, 2), *THREE, cwd=tmp_path)[0]
+    assert re.search(r"^mine: test accuracy \S+ % after 3 epochs\n", title)
 
 
 # Multiplications and additions.
