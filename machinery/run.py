@@ -4,6 +4,7 @@ import contextlib
 import math
 import platform
 import sys
+import traceback
 from datetime import datetime
 
 from data.download import find_dataset
@@ -11,7 +12,7 @@ from data.splits import balanced_indices, hold_out
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_history, tensorboard
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
-from machinery.errors import DamagedError, UsageError
+from machinery.errors import DamagedError, UsageError, first_line
 from machinery.files import archive, blame, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
@@ -83,6 +84,13 @@ def begin_run(name, experiment_name, experiment, options):
                 else "\nInterrupted before the run began. Run the same command again.",
                 file=sys.stderr,
             )
+            raise
+        except Exception as error:
+            if name := run.restored_callback(error):
+                raise UsageError(
+                    f"{run.files.checkpoint}: the {name} can't go on from what is saved of it "
+                    f"({first_line(error)}): begin again, without --resume"
+                ) from error
             raise
 
 
@@ -270,6 +278,19 @@ class Run:
             Progress(self.evaluated_on),
             SaveProgress(self, others),
         ]
+
+    def restored_callback(self, error):
+        """Return which callback that goes on from a checkpoint raised an error, None if none did.
+
+        What is saved of one can't be looked at before: only the callback knows what it may be.
+        """
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        within = {id(value) for frame in frames for value in frame.f_locals.values()}
+        if self.callback_states and not isinstance(error, UsageError | OSError | MemoryError):
+            for callback in self.experiment.callbacks:
+                if id(callback) in within:
+                    return type(callback).__name__
+        return None
 
     def save_epoch(self, row, model, callback_states):
         """Save an epoch's row of the history, and the checkpoint.

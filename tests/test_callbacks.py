@@ -18,6 +18,7 @@ from experiments import speedrun
 from harness import Experiment, prep_pixels
 from machinery import callbacks
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, duration, state_of
+from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.run import Run
 
 import keras
@@ -392,3 +393,18 @@ def test_accuracies_are_those_of_a_number_of_images():
         0, {"loss": 1.0, "accuracy": measured, "val_loss": 1.0, "val_accuracy": measured}
     )
     assert rows[0]["train_accuracy"] == rows[0]["test_accuracy"] == 43.52
+
+
+@pytest.mark.parametrize("state", [{"wait": "a"}, {"on_epoch_end": 5}, {"_model": 5}])
+def test_states_that_make_no_sense_are_told_in_one_line(tmp_path, state):
+    experiment, stopping, _ = with_callbacks()
+    with ctrl_c_after(1):
+        train(experiment, *FIVE, cwd=tmp_path)
+    checkpoint = tmp_path / "runs" / "mine.checkpoint.keras"
+    model, record, states = load_checkpoint(checkpoint)
+    place = experiment.callbacks.index(stopping)
+    states[place] |= state
+    save_checkpoint(checkpoint, tmp_path / "before.keras", model, record, states)
+    ended = train(with_callbacks()[0], *FIVE, "--resume", cwd=tmp_path)
+    assert_refused(ended, "the EarlyStopping can't go on from what is saved of it")
+    assert checkpoint.exists() and numbers(tmp_path / "runs" / "mine.csv")

@@ -10,8 +10,10 @@ from conftest import a_result, assert_refused, call, red_and_blue, tiny_network
 from data.dataset import CLASS_NAMES
 from data.image import DEER
 from experiments import load_experiment
+from machinery import final_model
 from machinery.errors import UsageError
 from machinery.final_model import keep_earlier_model, load_final_model, save_final_model
+from machinery.loading import load_model
 from machinery.networks import Network
 from models.pretrained import pretrained_vgg16
 
@@ -232,17 +234,23 @@ def test_weights_in_a_format_of_numpys_are_not_read(tmp_path):
         load_final_model(tmp_path / "model.keras")
 
 
-def test_memory_is_limited_while_keras_makes_the_model(tmp_path, monkeypatch):
+def test_memory_is_limited_while_a_model_is_made_and_asked(tmp_path, monkeypatch):
     save_final_model(tiny_network(), RESULT, tmp_path / "model.h5")
-    limits, load = [], keras.saving.load_model
+    limits = []
 
-    def watched(*arguments, **options):
-        limits.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
-        return load(*arguments, **options)
+    def watched(function):
+        def call(*arguments, **options):
+            limits.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+            return function(*arguments, **options)
 
-    monkeypatch.setattr(keras.saving, "load_model", watched)
+        return call
+
+    monkeypatch.setattr(keras.saving, "load_model", watched(keras.saving.load_model))
+    load_model(tmp_path / "model.h5")
+    name = "require_probabilities"  # of its answer to a black image
+    monkeypatch.setattr(final_model, name, watched(getattr(final_model, name)))
     load_final_model(tmp_path / "model.h5")
-    assert limits and resource.RLIM_INFINITY not in limits
+    assert len(limits) == 3 and resource.RLIM_INFINITY not in limits
 
 
 def test_settings_that_unpack_to_gigabytes_are_not_read(tmp_path):

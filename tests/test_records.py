@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from argparse import Namespace
 
 from data.dataset import CIFAR10_SHA256
@@ -273,3 +274,15 @@ def test_whatever_has_the_names_of_a_run_is_archived(tmp_path):
 )
 def test_another_fold_is_another_run(before, now, changes):
     assert needed_changes(SETTINGS | before, SETTINGS | now) == changes
+
+
+def test_rows_that_lack_columns_take_no_memory(tmp_path):
+    columns = [*HISTORY, *(f"{number:x}" for number in range(20_000))]
+    (tmp_path / "run.csv").write_text(",".join(columns) + "\n" + 1000 * "1\n")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="more or fewer values than there are columns"):
+            read_history(tmp_path / "run.csv")
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
