@@ -15,7 +15,7 @@ from typing import NamedTuple
 from data.dataset import require_memory, validated
 from data.image import MOST_BYTES, read_image
 from machinery.errors import DamagedError, UsageError
-from machinery.files import blame, reading
+from machinery.files import blame, limited_memory, reading
 
 import keras
 import numpy as np
@@ -188,7 +188,7 @@ def decoded(path, pictures, size):
     bar = keras.utils.Progbar(len(pictures), verbose=sys.stdout.isatty(), unit_name="picture")
     for number, picture in enumerate(pictures, 1):
         try:
-            with blame(picture), picture.open() as file:
+            with blame(picture), limited_memory(), picture.open() as file:
                 images[len(kept)] = read_image(file, size)
             kept.append(picture)
         except DamagedError as error:

@@ -20,7 +20,6 @@ MOST_JSON_BYTES = 10_000_000  # which takes ten times the memory and more
 MOST_LISTING_BYTES = 1_000_000
 
 MOST_MEMORY = 3_000_000_000  # that reading a file may take: a model answers for one image, too
-STACKS = 16_000_000 * (os.cpu_count() or 1)  # of the threads that TensorFlow may start then
 
 
 @contextlib.contextmanager
@@ -58,7 +57,7 @@ def limited_memory(most_bytes=MOST_MEMORY):
     except OSError:
         taken = math.inf
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limits = {taken + STACKS + most_bytes, soft, hard} - {math.inf, resource.RLIM_INFINITY}
+    limits = {taken + most_bytes, soft, hard} - {math.inf, resource.RLIM_INFINITY}
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits, default=soft), hard))
     try:
         yield

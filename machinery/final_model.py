@@ -131,7 +131,7 @@ def load_final_model(path):
     """
     path = Path(path)
     result = read_training(path)
-    with blame(path), limited_memory():
+    with blame(path):
         model = load_model(path, compile=False)
         size, classes = model.input_shape[1], len(result["dataset"]["class_names"])
         if not isinstance(size, int) or size > MOST_IMAGE_SIZE:
@@ -143,7 +143,8 @@ def load_final_model(path):
         if not has_numbers(model):
             raise ValueError("some of its weights are no numbers")
         black = np.zeros((1, size, size, 3), np.float32)
-        require_probabilities(np.asarray(model(black, training=False)), path)
+        with limited_memory():
+            require_probabilities(np.asarray(model(black, training=False)), path)
     epochs = result.get("epochs_trained", result["settings"]["epochs"])
     shipped = ", shipped with this project" if SHIPPED in path.absolute().parents else ""
     trained = "1 epoch" if epochs == 1 else f"{epochs} epochs"

@@ -31,6 +31,7 @@ def load_model(path, **options):
     Raises:
         ValueError: if it asks for more. Keras raises nearly anything if it is damaged.
     """
+    tf.config.list_logical_devices()  # has TensorFlow start its threads, which take memory, too
     with limited_memory(), at_most(os.path.getsize(path)):
         if Path(path).suffix == ".keras":
             require_small_archive(path)

@@ -140,7 +140,7 @@ def test_block_takes_no_more_memory_than_it_may():
     with limited_memory(2**26):
         bytearray(2**26)
         with pytest.raises(MemoryError):
-            bytearray(2**28 + files.STACKS)
+            bytearray(2**28)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import zipfile
 
@@ -198,6 +199,26 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path, name):
     content, reason = BAD[name]
     for path in (write(tmp_path / "mine", content), write_zip(tmp_path / "mine.zip", content)):
         assert reason in refusal(path) and str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("form", [write, write_zip])
+def test_each_picture_takes_limited_memory_and_all_together_what_they_need(
+    tmp_path, monkeypatch, form
+):
+    limits, read, check = [], data_folder.read_image, data_folder.require_memory
+
+    def limit(function):
+        def call(*arguments):
+            limits.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(data_folder, "read_image", limit(read))
+    monkeypatch.setattr(data_folder, "require_memory", limit(check))
+    find_dataset(form(tmp_path / "mine.zip", SPLIT))
+    assert limits[0] == resource.RLIM_INFINITY  # when room for all of them is asked for
+    assert len(limits) == 1 + len(SPLIT) and resource.RLIM_INFINITY not in limits[1:]
 
 
 def test_pictures_in_a_zip_that_can_not_be_unpacked_are_counted(tmp_path, monkeypatch, capsys):
