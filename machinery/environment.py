@@ -77,7 +77,11 @@ def thread_limit():
 
 def has_home():
     """Tell whether the user has a home, a folder that can be written to."""
-    return os.access(os.path.join(os.path.expanduser("~"), ""), os.W_OK)
+    try:
+        tempfile.TemporaryFile(dir=os.path.expanduser("~")).close()
+    except OSError:
+        return False
+    return True
 
 
 def default_keras_home():
