@@ -98,7 +98,10 @@ def blame(path):
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise UsageError(f"{path}: there is too little memory to read it") from error
+            most = f"{MOST_MEMORY / 1e9:.0f} GB"
+            raise UsageError(
+                f"{path}: there is too little memory to read it, or it takes more than {most}"
+            ) from error
         # Libraries raise OSError for what they find in a file, too, but without a number.
         number = getattr(error, "errno", None)
         if number in (errno.ENOENT, errno.ELOOP):

@@ -75,10 +75,10 @@ def test_too_long_files_are_refused_before_they_are_read(tmp_path):
         (OSError(errno.EIO, "i/o"), "Input/output error"),
         (OSError(errno.ENOSPC, "full"), "No space left on device"),
         (BlockingIOError(errno.EAGAIN, "locked"), "is in use by another program"),
-        (MemoryError(), "there is too little memory to read it"),
+        (MemoryError(), "there is too little memory to read it, or it takes more than 3 GB"),
         (
             tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
-            "there is too little memory to read it",
+            "there is too little memory to read it, or it takes more than 3 GB",
         ),
         (UsageError("something else"), "something else"),
     ],
