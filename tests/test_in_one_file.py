@@ -16,6 +16,13 @@ from PIL import Image
 SCRIPT = ROOT / "experiments" / "in_one_file.py"
 
 
+@pytest.fixture(autouse=True)
+def settings_of_matplotlib():
+    """The script sets them back to Matplotlib's; other tests need ours."""
+    with plt.rc_context():
+        yield
+
+
 def test_nothing_of_ours_is_imported():
     imported = set()
     for node in ast.walk(ast.parse(SCRIPT.read_text())):
