@@ -12,7 +12,7 @@ from data.splits import balanced_indices, hold_out
 from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_history, tensorboard
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
-from machinery.errors import DamagedError, UsageError, first_line
+from machinery.errors import DamagedError, UsageError, first_line, is_out_of_memory
 from machinery.files import archive, blame, replace_when_complete
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
@@ -255,7 +255,7 @@ class Run:
                 with blame(self.files.history):
                     require_columns(self.settings, history, exactly=True)
                 return saved, record, states, history
-            except (DamagedError, ValueError) as error:
+            except DamagedError as error:
                 print(f"{error}. Going back to what was saved before", flush=True)
                 lost.append(path)
                 archive([path], self.result["started"], self.files.earlier)
@@ -284,13 +284,14 @@ class Run:
 
         What is saved of one can't be looked at before: only the callback knows what it may be.
         """
+        if not self.callback_states or isinstance(error, UsageError | OSError):
+            return None
+        if is_out_of_memory(error):
+            return None
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         within = {id(value) for frame in frames for value in frame.f_locals.values()}
-        if self.callback_states and not isinstance(error, UsageError | OSError | MemoryError):
-            for callback in self.experiment.callbacks:
-                if id(callback) in within:
-                    return type(callback).__name__
-        return None
+        found = [callback for callback in self.experiment.callbacks if id(callback) in within]
+        return type(found[0]).__name__ if found else None
 
     def save_epoch(self, row, model, callback_states):
         """Save an epoch's row of the history, and the checkpoint.
