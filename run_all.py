@@ -13,6 +13,7 @@ resumed. Options that are not listed here are passed on to the experiments.
 import argparse
 import contextlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -197,7 +198,9 @@ def run_jobs(jobs, places):
                 last_report = time.monotonic()
             time.sleep(0.5)
     except KeyboardInterrupt:
-        for job in running:  # which Ctrl-C has reached too
+        for job in running:
+            job.process.terminate()  # Ctrl-C has reached those on this machine too, `kill` has not
+        for job in running:
             job.process.wait()
         print("\nInterrupted. To go on, run the same command.", file=sys.stderr)
         raise
@@ -317,6 +320,7 @@ def main():
         Job(name, seed, fold, arguments, dataset.sha256)
         for seed, fold, name in product(options.seeds, folds, options.experiments)
     ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with places(options) as free:
         run_jobs(jobs, free)
     failures = [job for job in jobs if job.failure]

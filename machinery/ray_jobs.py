@@ -181,11 +181,15 @@ class Task:
                     self.end(code)
         return self.returncode
 
-    def wait(self):
-        """Take in what came back, and give the rest up: Ctrl-C reaches no other machine."""
+    def terminate(self):
+        """Take in what came back, and give the rest up."""
         if self.poll() is None:
             ray.cancel(self.reports, force=True)
-            self.end(-signal.SIGINT)
+            self.end(-signal.SIGTERM)
+
+    def wait(self):
+        """Return the exit code: `terminate` has waited already."""
+        return self.returncode
 
     def take_in(self, contents):
         """Put the run's files where they belong; an earlier run's are archived first.

@@ -164,6 +164,15 @@ def test_killed_runner_waits_for_the_run_it_has_left_behind(tmp_path):
     assert result(tmp_path / "runs/baseline1.json")["epochs_trained"] == 3
 
 
+def test_runner_that_is_told_to_end_leaves_no_run_behind(tmp_path):
+    process = start(*BASELINE1, *TINY, "--epochs", 1000, cwd=tmp_path)
+    wait_for(tmp_path / "runs/baseline1.checkpoint.keras", process)
+    process.terminate()
+    ended = finish(process)
+    assert ended.code == 130 and "To go on, run the same command." in ended.errors
+    assert owner_of(tmp_path / "runs/baseline1.lock") is None
+
+
 def test_failed_run_is_told_and_the_others_go_on(tmp_path):
     with ctrl_c_after(1):  # unfinished, and of other settings: in the way
         call("experiments/baseline1.py", *TINY, "--epochs", 2, cwd=tmp_path)
