@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from data.cifar10 import SAMPLE
 from harness import run_test_harness
 from machinery.run import Run
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -83,6 +85,7 @@ def captured(function, script, arguments, cwd):
             code = leaving.code or 0
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return Ended(code, output.getvalue(), errors.getvalue())
 
 
@@ -195,6 +198,27 @@ def moments(folder, copies):
         for name in ("replace", "unlink", "mkdir"):
             patch.setattr(os, name, watched(getattr(os, name)))
         yield kept
+
+
+@contextlib.contextmanager
+def rewritten_zip(path):
+    """Yield the members of a zip, bytes by name, and write what becomes of them."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    yield members
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+@contextlib.contextmanager
+def rewritten_weights(path):
+    """Yield the HDF5 file in a `.keras`, or in a checkpoint, to be changed."""
+    with rewritten_zip(path) as members:
+        content = io.BytesIO(members["model.weights.h5"])
+        with h5py.File(content, "a") as file:
+            yield file
+        members["model.weights.h5"] = content.getvalue()
 
 
 # What a script leaves behind.

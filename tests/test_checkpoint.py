@@ -2,7 +2,7 @@ import io
 import json
 import zipfile
 
-from conftest import tiny_network
+from conftest import rewritten_zip, tiny_network
 from machinery import checkpoint
 from machinery.checkpoint import load_checkpoint
 from machinery.errors import UsageError
@@ -158,21 +158,12 @@ def test_checkpoint_of_layers_that_hold_code_is_refused(tmp_path):
         load_checkpoint(tmp_path / "run.keras")
 
 
-def with_members(path, **changed):
-    """Write members of a checkpoint anew."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in (members | changed).items():
-            archive.writestr(name, content)
-
-
 def test_array_is_read_once(tmp_path, model):
     """A text of a few bytes could ask for it, and for the memory it takes, any number of times."""
     path = tmp_path / "run.keras"
     save_checkpoint(path, model, {}, [{"kept": np.ones(3)}])
-    record = json.dumps({"callbacks": 2 * [{"dict": {"kept": {"array": 0}}}]})
-    with_members(path, **{"run.json": record})
+    with rewritten_zip(path) as members:
+        members["run.json"] = json.dumps({"callbacks": 2 * [{"dict": {"kept": {"array": 0}}}]})
     with pytest.raises(UsageError, match="its arrays are not in order"):
         load_checkpoint(path)
 
@@ -180,12 +171,12 @@ def test_array_is_read_once(tmp_path, model):
 def test_layers_that_are_too_large_for_the_file_are_not_made(tmp_path, model):
     path = tmp_path / "run.keras"
     save_checkpoint(path, model, {}, [])
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
-    dense = config["config"]["layers"][3]
-    assert dense["class_name"] == "Dense"
-    dense["config"]["units"] = 10_000
-    with_members(path, **{"config.json": json.dumps(config)})
+    with rewritten_zip(path) as members:
+        config = json.loads(members["config.json"])
+        dense = config["config"]["layers"][3]
+        assert dense["class_name"] == "Dense"
+        dense["config"]["units"] = 10_000
+        members["config.json"] = json.dumps(config)
     with pytest.raises(UsageError, match=r"run\.keras: .*more than [\d,]+ weights"):
         load_checkpoint(path)
 
@@ -194,8 +185,7 @@ def test_layers_that_are_too_large_for_the_file_are_not_made(tmp_path, model):
 def test_json_that_is_too_long_is_not_read(tmp_path, model, name):
     path = tmp_path / "run.keras"
     save_checkpoint(path, model, {}, [])
-    with zipfile.ZipFile(path) as archive:
-        content = archive.read(name)
-    with_members(path, **{name: content + b" " * 10_000_000})
+    with rewritten_zip(path) as members:
+        members[name] += b" " * 10_000_000
     with pytest.raises(UsageError, match=f"{name} is longer than 10,000,000 bytes"):
         load_checkpoint(path)

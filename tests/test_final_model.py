@@ -6,7 +6,15 @@ import sys
 import zipfile
 import zlib
 
-from conftest import a_result, assert_refused, call, red_and_blue, tiny_network
+from conftest import (
+    a_result,
+    assert_refused,
+    call,
+    red_and_blue,
+    rewritten_weights,
+    rewritten_zip,
+    tiny_network,
+)
 from data.dataset import CLASS_NAMES
 from data.image import DEER
 from experiments import load_experiment
@@ -188,19 +196,10 @@ NOT_IN_THE_FILE = {
 @pytest.mark.parametrize("kind", NOT_IN_THE_FILE)
 def test_arrays_that_are_not_in_the_file_are_not_read(tmp_path, suffix, kind):
     add_array, reason = NOT_IN_THE_FILE[kind]
-    path, weights = tmp_path / f"model.{suffix}", tmp_path / "model.weights.h5"
+    path = tmp_path / f"model.{suffix}"
     save_final_model(tiny_network(), RESULT, path)
-    if suffix == "keras":
-        with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        weights.write_bytes(members[weights.name])
-    with h5py.File(path if suffix == "h5" else weights, "a") as file:
+    with rewritten_weights(path) if suffix == "keras" else h5py.File(path, "a") as file:
         add_array(file)
-    if suffix == "keras":
-        members[weights.name] = weights.read_bytes()
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
     with pytest.raises(UsageError, match=reason):
         load_final_model(path)
 
@@ -223,13 +222,9 @@ def test_keras_file_is_read_as_a_zip_whatever_it_begins_with(tmp_path):
 
 def test_weights_in_a_format_of_numpys_are_not_read(tmp_path):
     """Keras writes them in HDF5, and would read `model.weights.npz`, unchecked."""
-    save_final_model(tiny_network(), RESULT, tmp_path / "good.keras")
-    with (
-        zipfile.ZipFile(tmp_path / "good.keras") as good,
-        zipfile.ZipFile(tmp_path / "model.keras", "w") as archive,
-    ):
-        for name in good.namelist():
-            archive.writestr(name.replace("weights.h5", "weights.npz"), good.read(name))
+    save_final_model(tiny_network(), RESULT, tmp_path / "model.keras")
+    with rewritten_zip(tmp_path / "model.keras") as members:
+        members["model.weights.npz"] = members.pop("model.weights.h5")
     with pytest.raises(UsageError, match=r"model\.weights\.h5 is missing"):
         load_final_model(tmp_path / "model.keras")
 
@@ -256,8 +251,8 @@ def test_memory_is_limited_while_a_model_is_made_and_asked(tmp_path, monkeypatch
 def test_settings_that_unpack_to_gigabytes_are_not_read(tmp_path):
     path = tmp_path / "model.keras"
     save_final_model(tiny_network(), RESULT, path)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("more.json", 11_000_000 * " ")
+    with rewritten_zip(path) as members:
+        members["more.json"] = 11_000_000 * " "
     with pytest.raises(UsageError, match=r"more\.json is longer than 10,000,000 bytes"):
         load_final_model(path)
 

@@ -30,6 +30,8 @@ from conftest import (
     moments,
     numbers,
     result,
+    rewritten_weights,
+    rewritten_zip,
     start,
     tiny_network,
     train,
@@ -41,7 +43,6 @@ from machinery.lock import only_owner
 from machinery.run import name_of_loss, operations_per_image
 from models.vgg import vgg
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -394,12 +395,8 @@ def test_checkpoint_of_other_layers_is_refused(interrupted):
 
 def rewrite(checkpoint, member="run.json", **changes):
     """Change what a checkpoint says of its run, or of its model."""
-    with zipfile.ZipFile(checkpoint) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    members[member] = json.dumps(json.loads(members[member]) | changes)
-    with zipfile.ZipFile(checkpoint, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+    with rewritten_zip(checkpoint) as members:
+        members[member] = json.dumps(json.loads(members[member]) | changes)
 
 
 @pytest.mark.parametrize(
@@ -418,16 +415,8 @@ def test_only_values_are_taken_from_a_checkpoint(interrupted, three_epochs, edit
 
 
 def test_checkpoint_without_its_optimizers_state_falls_back(interrupted, three_epochs):
-    checkpoint = interrupted / "mine.checkpoint.keras"
-    with zipfile.ZipFile(checkpoint) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    (interrupted / "weights.h5").write_bytes(members["model.weights.h5"])
-    with h5py.File(interrupted / "weights.h5", "a") as file:
+    with rewritten_weights(interrupted / "mine.checkpoint.keras") as file:
         del file["optimizer"]
-    members["model.weights.h5"] = (interrupted / "weights.h5").read_bytes()
-    with zipfile.ZipFile(checkpoint, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
     ended = train(mine(), *THREE, "--resume", cwd=interrupted.parent)
     assert "its optimizer's state is missing" in ended.output, ended.errors
     assert numbers(interrupted / "mine.csv") == three_epochs
