@@ -320,8 +320,8 @@ def main():
         Job(name, seed, fold, arguments, dataset.sha256)
         for seed, fold, name in product(options.seeds, folds, options.experiments)
     ]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with places(options) as free:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         run_jobs(jobs, free)
     failures = [job for job in jobs if job.failure]
     for job in failures:

@@ -224,12 +224,13 @@ def test_run_that_fails_on_its_node_leaves_an_earlier_one_alone(tmp_path, cluste
     assert left_behind(tmp_path) == before | {log.relative_to(tmp_path)}
 
 
-def test_interrupted_in_a_cluster_of_its_own(tmp_path, ray_jobs):
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_a_cluster_of_its_own(tmp_path, ray_jobs, signal_number):
     command = (*BASELINE1, *LONG, "--ray")
     process = start(*command, cwd=tmp_path)
     wait_until((tmp_path / "runs/baseline1.checkpoint.keras").exists, process)
     running = processes()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_number)
     ended = finish(process)
     assert ended.code == 130, ended
     assert "To go on, run the same command" in ended.errors and "Traceback" not in ended.errors
