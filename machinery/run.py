@@ -377,7 +377,8 @@ class Run:
     def picture(self):
         """What `summarize_diagnostics` draws: history, path, title, name of the loss."""
         trained, usual = len(self.history["epoch"]), self.experiment.epochs
-        of_usual = f" of {usual}" if trained < usual else ""
+        shorter = trained < usual and not stopped_early(self.result)  # which the remarks tell
+        of_usual = f" of {usual}" if shorter else ""
         accuracy = self.result["test_accuracy"]
         accuracy = "no test" if accuracy is None else f"test accuracy {accuracy:.2f} %"
         title = f"{self.name}: {accuracy} after {trained}{of_usual} epochs\n{self.remarks()}"

@@ -695,6 +695,14 @@ def test_picture_says_what_is_plotted_and_after_how_many_epochs(monkeypatch, tmp
     assert re.search(r"^mine: test accuracy \S+ % after 3 epochs\n", title)
 
 
+def test_picture_says_once_that_a_run_stopped_early(monkeypatch, tmp_path):
+    stopping = keras.callbacks.EarlyStopping("val_loss", min_delta=10, patience=1)
+    experiment = Experiment(tiny_network, 100, callbacks=(stopping,))
+    title = drawn(monkeypatch, experiment, *THREE, cwd=tmp_path)[0]
+    first, second = title.splitlines()
+    assert first.endswith(" % after 2 epochs") and "after 2 of 3 epochs" in second
+
+
 # Multiplications and additions.
 
 
