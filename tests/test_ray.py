@@ -22,6 +22,7 @@ from conftest import (
 from machinery.lock import owner_of
 from machinery.records import RunFiles
 
+import numpy as np
 import pytest
 
 BASELINE1 = ("run_all.py", "baseline1")
@@ -212,15 +213,16 @@ def test_failed_runs_are_told_and_the_others_go_on(tmp_path, cluster):
     assert result(earlier)["epochs_trained"] == 2
 
 
-def test_run_that_fails_on_its_node_leaves_an_earlier_one_alone(tmp_path, cluster):
+def test_run_that_fails_on_its_node_leaves_an_earlier_one_alone(tmp_path, cluster, sample):
     call("experiments/baseline1.py", *TINY, "--epochs", 1, cwd=tmp_path)
+    np.savez(tmp_path / "mine.npz", **sample.arrays())
     before = left_behind(tmp_path)
-    missing = "--data", "missing.npz", "--limit", 20
-    ended = run(*BASELINE1, *missing, "--ray", cluster.address, cwd=tmp_path)
+    mine = "/proc/self/cwd/mine.npz"  # there for the runner, but not on a node, which is elsewhere
+    ended = run(*BASELINE1, "--data", mine, "--limit", 20, "--ray", cluster.address, cwd=tmp_path)
     assert ended.code == 2
     assert "exit code 2, see runs/baseline1.log" in ended.errors
     log = tmp_path / "runs/baseline1.log"
-    assert f"there is no file {tmp_path / 'missing.npz'}" in log.read_text()
+    assert f"there is no file {mine}" in log.read_text()
     assert left_behind(tmp_path) == before | {log.relative_to(tmp_path)}
 
 
