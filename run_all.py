@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the pro
 import compare
 from data.download import find_dataset
 from data.splits import MOST_FOLDS, Fold, deal_into_folds
-from experiments import ALL, EXPERIMENTS, TUTORIAL, load_experiment, room_of
+from experiments import ALL, EXPERIMENTS, TUTORIAL, origin_of
+from experiments.speedrun import ABLATION, VARIANTS
 from extensions import FROM_SCRATCH
 from harness import load_dataset
 from machinery.callbacks import duration
@@ -69,7 +70,7 @@ class Job:
         self.name, self.seed, self.fold, self.sha256 = name, seed, fold, sha256
         self.arguments = [*arguments, "--seed", str(seed)]
         self.arguments += ["--fold", str(fold)] if fold else []
-        experiment = load_experiment(name)
+        self.script, _, experiment = origin_of(name)
         options = option_parser(experiment.epochs).parse_args(self.arguments)
         self.run = Run(name, name, experiment, options)
         self.files = self.run.files
@@ -104,7 +105,7 @@ class Job:
 
     def start(self, place):
         """Start the process that a user would start, in a place such as `Cores`."""
-        words = [f"{room_of(self.name)}/{self.name}.py", *self.arguments]
+        words = [*self.script, *self.arguments]
         words += ["--resume"] if self.result() else []
         self.place, self.epochs_before = place, len(self.epoch_seconds())
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -241,8 +242,8 @@ def parse_command_line():
     add = parser.add_argument
     add("experiments", nargs="*", default=TUTORIAL, metavar="EXPERIMENT",
         help=f"{', '.join(ALL)}; all stands for those of experiments/, "
-        "extensions for those of extensions/ that need no weights of another network (the "
-        "tutorial's nine)")  # fmt: skip
+        "extensions for those of extensions/ that need no weights of another network; ablation for "
+        "the speed run with and without each of its ideas (the tutorial's nine)")  # fmt: skip
     add("--seeds", type=seed_list, default="0", metavar="N,N,...",
         help="a run for each of them (%(default)s)")  # fmt: skip
     add("--folds", type=whole_number(2, MOST_FOLDS), metavar="K",
@@ -274,8 +275,8 @@ def parse_command_line():
     refuse_nonsense(parser, training)
     if options.folds and training.validation == "holdout":
         parser.error("--folds and --validation holdout exclude each other: both hold images out")
-    groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH}
-    if unknown := set(options.experiments) - {*ALL, *groups}:
+    groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH, "ablation": ABLATION}
+    if unknown := set(options.experiments) - {*ALL, *VARIANTS, *groups}:
         parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
     names = [name for word in options.experiments for name in groups.get(word, [word])]
     options.experiments = list(dict.fromkeys(names))

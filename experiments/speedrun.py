@@ -252,6 +252,7 @@ VARIANTS = {
     for target in ({}, {"target": "94"})
     for variant in (target, *(target | {"without": idea} for idea in IDEAS))
 }
+ABLATION = tuple(name for name, variant in VARIANTS.items() if "target" not in variant)
 
 
 def main():

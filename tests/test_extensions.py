@@ -17,7 +17,7 @@ from conftest import (
     train,
 )
 from data.cifar10 import SAMPLE
-from experiments import EXPERIMENTS, load_experiment
+from experiments import EXPERIMENTS, load_experiment, speedrun
 from extensions import EXTENSIONS, FROM_SCRATCH
 from extensions.cutmix import cut_and_mix
 from extensions.cyclical_learning_rate import TriangularCycles
@@ -228,12 +228,23 @@ def test_runner_starts_the_script_where_it_is(tmp_path, monkeypatch):
     assert started == [str(ROOT / "experiments/baseline1.py"), str(ROOT / "extensions/adam.py")]
 
 
+def test_runner_starts_a_variant_of_the_speed_run_by_its_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = []
+    monkeypatch.setattr(run_all.subprocess, "Popen", lambda words, **_: started.extend(words[1:]))
+    run_all.Job("speedrun_without_shift", 0, None, [], {}).start(run_all.Cores({0}))
+    words = ["--without", "shift", "--seed", "0"]
+    assert started == [str(ROOT / "experiments/speedrun.py"), *words]
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
         (["extensions"], FROM_SCRATCH),
         (["all", "adam", "extensions"], (*EXPERIMENTS, "adam", *FROM_SCRATCH)),
         (["transfer_vgg16"], ("transfer_vgg16",)),
+        (["speedrun_94_without_tta"], ("speedrun_94_without_tta",)),
+        (["ablation"], ("speedrun", *(f"speedrun_without_{idea}" for idea in speedrun.IDEAS))),
     ],
 )
 def test_runner_knows_the_extensions(tmp_path, monkeypatch, words, meant):
