@@ -1,6 +1,8 @@
+import re
 from functools import partial
 
-from conftest import call, ctrl_c_after, numbers, result
+from compare import read_runs
+from conftest import ROOT, call, ctrl_c_after, numbers, result
 from experiments.speedrun import (
     IDEAS,
     TARGETS,
@@ -9,6 +11,7 @@ from experiments.speedrun import (
     define_model,
     experiment,
     flip_and_shift,
+    name_of,
     start_as_identity,
     whiten,
 )
@@ -210,3 +213,13 @@ def test_runs_without_an_idea_or_to_another_target_have_names_of_their_own(tmp_p
     for arguments in ((), ("--target", "94"), ("--target", "94", "--without", "tta")):
         assert call(SPEEDRUN, "--sample", *arguments, cwd=tmp_path).code == 0
     assert named == ["speedrun", "speedrun_94", "speedrun_94_without_tta"]
+
+
+@pytest.mark.parametrize("idea", IDEAS)
+def test_page_says_what_an_idea_is_worth(idea):
+    rows = {row.name: row for row in read_runs([ROOT / "results/ablation"])}
+    without = rows[name_of(without=idea)]
+    accuracy, _, half_width = without.measured()
+    page = (ROOT / "docs/speedrun.md").read_text()
+    (told,) = re.findall(rf"^\| `{idea}`: .* \| ([^|]*) \| ([^|]*) \|$", page, re.M)
+    assert told == (f"{accuracy:.2f} ± {half_width:.2f} %", without.against(rows[name_of()]))
