@@ -26,7 +26,7 @@ import compare
 from data.download import find_dataset
 from data.splits import MOST_FOLDS, Fold, deal_into_folds
 from experiments import ALL, EXPERIMENTS, TUTORIAL, origin_of
-from experiments.speedrun import ABLATION, VARIANTS
+from experiments.speedrun import ABLATION
 from extensions import FROM_SCRATCH
 from harness import load_dataset
 from machinery.callbacks import duration
@@ -276,10 +276,10 @@ def parse_command_line():
     if options.folds and training.validation == "holdout":
         parser.error("--folds and --validation holdout exclude each other: both hold images out")
     groups = {"all": EXPERIMENTS, "extensions": FROM_SCRATCH, "ablation": ABLATION}
-    if unknown := set(options.experiments) - {*ALL, *VARIANTS, *groups}:
-        parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
     names = [name for word in options.experiments for name in groups.get(word, [word])]
     options.experiments = list(dict.fromkeys(names))
+    if unknown := [name for name in options.experiments if not origin_of(name)]:
+        parser.error(f"there is no experiment {', '.join(sorted(unknown))}")
     if options.ray and training.tensorboard:
         parser.error("--tensorboard and --ray exclude each other: the logs would stay on the nodes")
     require_tensorboard(parser, training)
