@@ -50,7 +50,7 @@ def balanced_indices(labels, count):
         Sorted int64 (count,).
 
     Raises:
-        UsageError: if there are fewer.
+        UsageError: if there are fewer, or more classes than that.
     """
     if count > len(labels):
         raise UsageError(f"--limit {count} is above the {len(labels):,} training images")
@@ -89,24 +89,30 @@ def deal_into_folds(labels, count):
 
 
 def hold_out(images, labels, fold=None):
-    """Split a part off, balanced over the classes, to choose by without looking at the test set.
+    """Split a part of each class off, to choose by without looking at the test set.
 
     Args:
         images: (n, height, width, channels). labels: one-hot (n, classes).
-        fold: a `Fold`, which is split off. None splits a tenth off, but one of each class at least.
+        fold: a `Fold`, which is split off. None splits the first tenth of each class off, but one
+            image at least.
 
     Returns:
         `(images, labels), (held_out_images, held_out_labels)`.
 
     Raises:
-        UsageError: if there are too few images for that.
+        UsageError: if a class has a single image, or there are fewer images than folds.
     """
+    classes = labels.argmax(axis=1)
+    members = {label: np.flatnonzero(classes == label) for label in np.unique(classes)}
+    for label, indices in members.items():
+        if len(indices) == 1:
+            raise UsageError(
+                f"class {label} has one training image: to hold some out, it needs two or more"
+            )
     if fold:
-        held_out = deal_into_folds(labels.argmax(axis=1), fold.count) == fold.number
+        held_out = deal_into_folds(classes, fold.count) == fold.number
     else:
-        tenth = max(labels.shape[1], len(labels) // 10)  # one of each class
-        if tenth > len(labels) / 2:
-            raise UsageError(f"{len(labels)} training images are too few to hold some of them out")
-        held_out = np.zeros(len(labels), dtype=bool)
-        held_out[balanced_indices(labels.argmax(axis=1), tenth)] = True
+        held_out = np.zeros(len(classes), dtype=bool)
+        for indices in members.values():
+            held_out[indices[: max(1, len(indices) // 10)]] = True
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])

@@ -53,22 +53,24 @@ def test_hold_out_of_few_images_still_has_every_class(sample):
     assert held_out_labels.sum(axis=0).tolist() == [1] * 10
 
 
-def test_nothing_left_to_train_on_is_refused(sample):
-    one_hot = keras.utils.to_categorical(sample.y_train[:8], 10)
-    with pytest.raises(UsageError, match="8 training images are too few"):
-        hold_out(sample.x_train[:8], one_hot)
-
-
 def test_hold_out_of_few_classes_leaves_most_images_to_train_on():
     labels = keras.utils.to_categorical(np.arange(12) % 2)
     (_, kept), (_, held_out) = hold_out(np.zeros((12, 8, 8, 3)), labels)
     assert kept.sum(axis=0).tolist() == [5, 5] and held_out.sum(axis=0).tolist() == [1, 1]
 
 
-def test_hold_out_that_would_take_most_images_is_refused(sample):
-    one_hot = keras.utils.to_categorical(sample.y_train[:19], 10)
-    with pytest.raises(UsageError, match="19 training images are too few"):
-        hold_out(sample.x_train[:19], one_hot)
+def test_hold_out_takes_a_tenth_of_each_class_however_uneven_they_are():
+    labels = keras.utils.to_categorical([0] * 100 + [1] * 19 + [2] * 5)
+    (_, kept), (_, held_out) = hold_out(np.zeros((124, 8, 8, 3)), labels)
+    assert kept.sum(axis=0).tolist() == [90, 18, 4]
+    assert held_out.sum(axis=0).tolist() == [10, 1, 1]
+
+
+@pytest.mark.parametrize("fold", [None, Fold(1, 2), Fold(2, 2)])
+def test_no_class_is_held_out_entirely(fold):
+    labels = keras.utils.to_categorical([0] * 5 + [1] + [2] * 2)
+    with pytest.raises(UsageError, match="class 1 has one training image"):
+        hold_out(np.zeros((8, 8, 8, 3)), labels, fold)
 
 
 @pytest.mark.parametrize(("images", "count"), [(1000, 5), (1000, 7), (20, 5), (37, 10), (20, 20)])
