@@ -7,7 +7,7 @@
     python run_all.py --seeds 0,1,2 --ray HOST:6379      on the machines of a Ray cluster
 
 Whatever ends it, the same command goes on: what is finished is skipped, what was interrupted is
-resumed. Options that are not listed here are passed on to the experiments.
+resumed. Options that are not listed here, but that all experiments have, are passed on to them.
 """
 
 import argparse
@@ -118,6 +118,8 @@ class Job:
         self.kills = 0 if progress else self.kills + 1
         if code > 0 or (code < 0 and self.kills >= MOST_KILLS):
             self.failure = f"exit code {code}, see {self.log}"
+        elif code == 0 and not self.is_finished():
+            self.failure = f"it ended with other images or settings than it should, see {self.log}"
 
 
 class Cores:

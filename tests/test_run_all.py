@@ -5,7 +5,9 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import run_all
 from conftest import (
     TINY,
     assert_refused,
@@ -57,6 +59,20 @@ def test_runs_two_seeds_at_once_and_skips_what_is_finished(tmp_path):
     assert call(*arguments, cwd=tmp_path).code == 0
     assert [path.read_bytes() for path in results] == before
     assert len(commands(tmp_path)) == 1
+
+
+def test_run_that_ends_with_other_images_is_not_made_again_and_again(tmp_path):
+    """A picture may have been added to the folder since the runner looked at it."""
+    arguments = [*map(str, TINY), "--epochs", "1", "--out", str(tmp_path / "runs")]
+    job = run_all.Job("baseline1", 0, None, arguments, sha256={"of": "images before"})
+
+    def train(job, words):
+        return SimpleNamespace(returncode=call(*words, cwd=tmp_path).code)
+
+    job.start(SimpleNamespace(start=train))
+    job.note_end()
+    assert result(job.files.result)["finished"] and not job.is_finished()
+    assert "ended with other images or settings" in job.failure
 
 
 def test_run_whose_log_can_not_be_written_stops_no_others(tmp_path):
