@@ -41,8 +41,8 @@ def main():
 def take_turn(workers):
     """Have workers train an epoch at the same time; return their images per second together."""
     for worker in workers:
-        worker.connection.send("go")
-    return sum(worker.connection.recv()["training"] for worker in workers)
+        worker.begin_turn()
+    return sum(worker.end_turn()["training"] for worker in workers)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Processes that take turns, so that a machine that slows down for a while slows all of them."""
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -42,9 +43,22 @@ class Worker:
         self.first_turn = self.take_turn()  # slower than the others: TensorFlow prepares itself
 
     def take_turn(self):
-        try:
+        """Have the worker do its part, and return what it tells about it."""
+        self.begin_turn()
+        return self.end_turn()
+
+    def begin_turn(self):
+        with self.failure_told():
             self.connection.send("go")
+
+    def end_turn(self):
+        with self.failure_told():
             return self.connection.recv()
+
+    @contextlib.contextmanager
+    def failure_told(self):
+        try:
+            yield
         except (EOFError, ConnectionError) as error:
             self.process.wait()
             raise RuntimeError(f"a worker failed:\n{self.errors.read_text()}") from error

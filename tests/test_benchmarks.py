@@ -1,5 +1,6 @@
 """The benchmarks measure what they say. How fast anything is, no test knows."""
 
+import importlib
 import importlib.util
 import math
 import os
@@ -18,6 +19,7 @@ from models.vgg import vgg
 import comparison
 import harness_way
 import ideas
+import jobs
 import keras
 import pytest
 import pytorch_way
@@ -88,6 +90,21 @@ def test_users_environment_is_the_one_that_the_process_was_started_in(monkeypatc
 def test_a_worker_that_fails_tells_why():
     with pytest.raises(RuntimeError, match="must be real number, not Connection"):
         Worker(math.sqrt)
+
+
+def test_a_worker_that_fails_beside_another_tells_why(tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(
+        "def fail_later(connection):\n"
+        "    connection.recv()\n"
+        "    connection.send(1)\n"
+        "    connection.recv()\n"
+        "    raise ValueError('no more')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(workers, "users_environment", lambda: {"PYTHONPATH": str(tmp_path)})
+    worker = Worker(importlib.import_module("failing").fail_later)
+    with pytest.raises(RuntimeError, match="ValueError: no more"):
+        jobs.take_turn([worker])
 
 
 def test_epoch_lasts_until_the_next_one_begins(monkeypatch):
