@@ -17,8 +17,14 @@ def fuse_batch_norm(model):
         model: a `keras.Model`; its layers are changed in place.
     """
     for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.input_spec.ndim == 4:
+        # Not of classes derived from it, which may compute something else.
+        if type(layer) is keras.layers.BatchNormalization and of_channels(layer):
             layer.call = types.MethodType(normalize, layer)
+
+
+def of_channels(layer):
+    """Tell whether a batch normalization takes images, and normalizes each of their channels."""
+    return layer.input_spec.ndim == 4 and layer.axis in (-1, 3)
 
 
 def normalize(layer, images, training=False, mask=None):

@@ -75,6 +75,21 @@ def test_frozen_fused_batch_norm_keeps_its_statistics(photos):
     np.testing.assert_array_equal(model.get_layer("normalization").moving_mean, 0)
 
 
+class Doubled(layers.BatchNormalization):
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.BatchNormalization(axis=1), layers.BatchNormalization(axis=2), Doubled()]
+)
+def test_batch_norm_that_computes_something_else_is_left_to_keras(layer, photos):
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer])
+    expected = model(photos, training=True)
+    fuse_batch_norm(model)
+    np.testing.assert_allclose(model(photos, training=True), expected, atol=1e-6)
+
+
 def test_batch_norm_after_a_dense_layer_is_left_to_keras():
     layer = layers.BatchNormalization()
     fuse_batch_norm(keras.Sequential([keras.Input((8,)), layers.Dense(4), layer]))
