@@ -45,6 +45,7 @@ from machinery.records import (
     read_history,
     read_result,
     require_columns,
+    span,
     stopped_early,
     without_accuracy,
 )
@@ -121,7 +122,8 @@ class Row(NamedTuple):
         return f"{mean(pairs):+.2f} ± {half_width:.2f}{noise}"
 
     def epochs_trained(self):
-        return len(self.histories[0]["epoch"])
+        """Return how many epochs each run has done."""
+        return [len(history["epoch"]) for history in self.histories]
 
     def remark(self):
         """Say why these should not be compared with other runs, "" if nothing speaks against it."""
@@ -132,7 +134,7 @@ class Row(NamedTuple):
             held_out,
             unfinished,
             result["remark"],
-            stopped_early(result),
+            stopped_early(*self.results),
             without_accuracy(self.settings),
         )
 
@@ -173,9 +175,10 @@ def read_runs(folders):
         key = path.stem, str(settings), images_of(result), not result["finished"]
         alike.setdefault(key, []).append((path, result, history))
     if not alike:
+        out = [] if folders[0] == RUNS else option_words("out", folders[0])
         raise UsageError(
             f"no runs in {', '.join(map(str, folders))}: "
-            f"`{command('experiments/baseline1.py')} --sample` makes one"
+            f"`{command('experiments/baseline1.py')} {shlex.join(['--sample', *out])}` makes one"
         )
     rows = []
     for runs in alike.values():
@@ -227,10 +230,14 @@ def find_row(rows, name):
         UsageError: if there is none, or more than one.
     """
     found = [row for row in rows if row.name == name]
-    if len(found) != 1:
+    if not found:
         names = ", ".join(dict.fromkeys(row.name for row in rows))
-        count = "more than one run" if found else "no run"
-        raise UsageError(f"--against {name}: there is {count} of this name, but {names}")
+        raise UsageError(f"--against {name}: there is no run of this name, but {names}")
+    if len(found) > 1:
+        raise UsageError(
+            f"--against {name}: {len(found)} rows of the table have this name, of runs that differ "
+            "in settings or images: move those that you do not mean to a folder of their own"
+        )
     return found[0]
 
 
@@ -249,11 +256,11 @@ def print_table(rows, reference=None):
         deviation, half_width = ("" if each is None else f"{each:.2f}" for each in spread)
         against = f"{row.against(reference):28}" if reference else ""
         planned, done = row.settings["epochs"], row.epochs_trained()
-        epochs = f"{done}" if done == planned else f"{done} of {planned}"
+        epochs = span(done) + ("" if min(done) == planned else f" of {planned}")
         time = mean(sum(history.get("seconds", [])) for history in row.histories)
         minutes, seconds = divmod(round(time), 60)
-        petaflop = row.results[0].get("training_petaflop")
-        petaflop = f"{petaflop:.4f}" if petaflop else "-"
+        petaflops = [result.get("training_petaflop") for result in row.results]
+        petaflop = f"{mean(petaflops):.4f}" if all(petaflops) else "-"
         published = percent(row.results[0]["published_accuracy"])
         print(
             f"{row.label:{width}}  {published:>9}  {percent(accuracy):>8}  {deviation:>4}  "
@@ -293,14 +300,16 @@ def print_markdown(rows, reference=None):
     print_cells(columns.values())
     for row in rows:
         words, idea, experiment = origin_of(row.settings["experiment"]) or (None, "-", None)
-        epochs, usual = str(row.epochs_trained()), experiment.epochs if experiment else "?"
-        if usual == "?" or row.epochs_trained() <= usual:
+        epochs, usual = span(row.epochs_trained()), experiment.epochs if experiment else "?"
+        if usual == "?" or max(row.epochs_trained()) <= usual:
             epochs += f" of {usual}"
         accuracy, _, half_width = row.measured()
         measured = f"{accuracy:.2f} ± {half_width:.2f} %" if half_width else percent(accuracy)
         if row.remark():
             measured += f" ({row.remark()})"
-        seconds = [time for history in row.histories for time in history.get("seconds", [])]
+        seconds = {}  # on each of the processors that the runs had
+        for result, history in zip(row.results, row.histories, strict=True):
+            seconds.setdefault(processor(result), []).extend(history.get("seconds", []))
         print_cells([
             f"`{row.name}`",
             idea.removesuffix("."),
@@ -309,9 +318,9 @@ def print_markdown(rows, reference=None):
             measured,
             *([row.against(reference)] if reference else []),
             f"{len(row.results)} of {row.folds} folds" if row.folds else len(row.results),
-            f"{mean(seconds):.1f} s" if seconds else "-",
+            "; ".join(f"{mean(times):.1f} s" if times else "-" for times in seconds.values()),
             {True: "bfloat16", False: "float32"}.get(row.settings.get("mixed_precision"), "-"),
-            "; ".join(dict.fromkeys(map(processor, row.results))),
+            "; ".join(seconds),
             f"`{repeating_command(row, words, experiment)}`" if words else "-",
         ])  # fmt: skip
 

@@ -7,7 +7,8 @@ Generalization Error", section 3: their training images overlap, so they vary to
 from math import sqrt
 from statistics import stdev
 
-# Student's t, below which 97.5 % lie, for 1, 2, 3 and more degrees of freedom. From 30 on it is 2.
+# Student's t, below which 97.5 % lie, for 1, 2, 3 and more degrees of freedom. Above 30 it hardly
+# changes any more.
 T_975 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
     2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,

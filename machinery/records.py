@@ -232,12 +232,19 @@ def without_accuracy(settings):
     return "" if evaluated_on(settings) else NO_ACCURACY
 
 
-def stopped_early(result):
-    """Return that a callback ended the run before its last epoch, "" if none did."""
-    trained, planned = result.get("epochs_trained"), result["settings"]["epochs"]
-    if trained is None or trained == planned:
+def stopped_early(*results):
+    """Return that a callback ended runs of the same length before the last epoch, "" if none."""
+    planned = results[0]["settings"]["epochs"]
+    trained = [result.get("epochs_trained", planned) for result in results]
+    if min(trained) == planned:
         return ""
-    return f"stopped early, after {trained} of {planned} epochs"
+    return f"stopped early, after {span(trained)} of {planned} epochs"
+
+
+def span(numbers):
+    """Return from where to where numbers go, `15 to 23`, or the number if all are the same."""
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def read_result(path):

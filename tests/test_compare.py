@@ -342,12 +342,15 @@ def test_differences_to_a_row_are_those_of_pairs(tmp_path):
     assert table["`two`"][4] == "+1.10 ± 0.25"
 
 
-@pytest.mark.parametrize("name", ["mine", "twice"])
-def test_name_that_is_none_or_two_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("mine", "there is no run of this name, but twice"), ("twice", "2 rows of the table have")],
+)
+def test_name_that_is_none_or_two_is_refused(tmp_path, name, told):
     write_run(tmp_path / "runs", "twice")
     write_run(tmp_path / "runs/seed_1", "twice", settings={"limit": 50})
     ended = call("compare.py", "--against", name, cwd=tmp_path)
-    assert_refused(ended, f"--against {name}", "twice")
+    assert_refused(ended, f"--against {name}: {told}")
 
 
 def test_run_without_a_published_accuracy(tmp_path):
@@ -362,6 +365,28 @@ def test_run_that_stopped_early_is_marked(tmp_path):
     row = rows(call("compare.py", cwd=tmp_path).output)["run"]
     assert "  2 of 3  " in row
     assert row.endswith("stopped early, after 2 of 3 epochs")
+
+
+def test_seeds_that_stopped_early_at_different_times_are_told_together(tmp_path):
+    for seed, trained in enumerate((2, 3, 1)):
+        short = {name: values[:trained] for name, values in HISTORY.items()}
+        place = tmp_path / "runs" / (f"seed_{seed}" if seed else "")
+        settings = {"seed": seed, "experiment": "early_stopping"}
+        write_run(place, history=short, settings=settings, training_petaflop=float(trained))
+    row = rows(call("compare.py", cwd=tmp_path).output)["run"]
+    assert "  1 to 3 of 3  " in row and "  2.0000  " in row
+    assert row.endswith("stopped early, after 1 to 3 of 3 epochs")
+    assert cells(tmp_path)["`run`"][1] == "1 to 3 of 100"
+
+
+def test_markdown_has_a_time_for_each_processor(tmp_path):
+    for seed, (cores, seconds) in enumerate(((2, 10.0), (1, 20.0), (1, 22.0))):
+        place = tmp_path / "runs" / (f"seed_{seed}" if seed else "")
+        hardware = {"processor": "a processor", "cores": cores, "gpus": []}
+        history = HISTORY | {"seconds": [seconds] * 3}
+        write_run(place, history=history, settings={"seed": seed}, hardware=hardware)
+    row = cells(tmp_path)["`run`"]
+    assert "10.0 s; 21.0 s" in row and "a processor, 2 cores; a processor, 1 core" in row
 
 
 def test_unfinished_run_is_marked(tmp_path):
@@ -423,6 +448,12 @@ def test_comparison_of_nothing_is_explained(tmp_path, make):
     reason = "baseline1.py --sample" if make else "there is no folder runs"
     (tmp_path / "pictures").mkdir()
     assert_refused(call("compare.py", "--out", "pictures", cwd=tmp_path), reason)
+
+
+def test_run_that_is_missing_is_made_where_it_was_looked_for(tmp_path):
+    (tmp_path / "of mine").mkdir()
+    ended = call("compare.py", "of mine", cwd=tmp_path)
+    assert_refused(ended, "baseline1.py --sample --out 'of mine'` makes one")
 
 
 def test_seeds_in_folders_of_their_own_are_found_and_counted_once(tmp_path):
