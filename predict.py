@@ -24,6 +24,7 @@ from machinery.options import (
     add_model,
     parse_options,
     path_of,
+    refuse_among_images,
     script_parser,
     whole_number,
     writable_folder,
@@ -49,6 +50,8 @@ def main():
         "probabilities")  # fmt: skip
     options = parse_options(parser)
     if options.save:
+        for path in options.images:
+            refuse_among_images(parser, "--save", options.save, path)
         writable_folder(parser, "--save", options.save)
 
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):

@@ -9,7 +9,7 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         images: uint8 (n, height, width, channels) in 0..255.
-        labels: float32 one-hot (n, classes).
+        labels: floats (n, classes), one-hot.
         batch_size: images in a batch; the last one may be smaller.
         prep_pixels: function that scales uint8 images to [0, 1], as float32, in a list.
 

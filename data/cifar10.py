@@ -21,6 +21,8 @@ from PIL import Image
 
 CIFAR10_TRAINING_IMAGES = 50_000
 
+BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")  # official files
+
 SAMPLE = Path(__file__).with_name("cifar10_sample.npz")
 SAMPLE_TRAINING_IMAGES = 1_000
 
@@ -112,8 +114,7 @@ def read_batches(read_member):
         images = np.frombuffer(pixels, np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return images, labels
 
-    train = [images_and_labels(f"data_batch_{number}") for number in range(1, 6)]
-    x_test, y_test = images_and_labels("test_batch")
+    *train, (x_test, y_test) = map(images_and_labels, BATCHES)
     x_train = np.concatenate([images for images, _ in train])
     y_train = np.concatenate([labels for _, labels in train])
     return validated(x_train, y_train, x_test, y_test, CLASS_NAMES)
@@ -133,11 +134,11 @@ def read_sprites(read_member):
     def read_labels(name):
         return whole_numbers(json.loads(read_member(name, MOST_LABEL_BYTES)))
 
-    x_train = np.concatenate([read_images(f"data_batch_{number}.png") for number in range(1, 6)])
+    x_train = np.concatenate([read_images(f"{name}.png") for name in BATCHES[:-1]])
     return validated(
         x_train,
         read_labels("train_lables.json"),  # the package spells it so
-        read_images("test_batch.png"),
+        read_images(f"{BATCHES[-1]}.png"),
         read_labels("test_lables.json"),
         CLASS_NAMES,
     )

@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from data.cifar10 import MOST_ARCHIVE_BYTES, SAMPLE, read_archive, read_batches, read_npz
+from data.cifar10 import BATCHES, MOST_ARCHIVE_BYTES, SAMPLE, read_archive, read_batches, read_npz
 from data.dataset import ARRAYS, CLASS_NAMES
 from data.folder import read_folder, read_zip
 from machinery.callbacks import duration
@@ -167,7 +167,7 @@ def read_path(path, image_size=None):
 def folder_of_batches(path):
     """Return the folder of CIFAR-10's official files that a path names, None if there is none."""
     folder = path / FOLDER_OF_BATCHES if (path / FOLDER_OF_BATCHES).is_dir() else path
-    return folder if any(file.is_file() for file in folder.glob("*_batch*")) else None
+    return folder if any((folder / name).is_file() for name in BATCHES) else None
 
 
 def read_cache():

@@ -10,12 +10,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the
 
 from compare import print_cells
 from data.batches import Batches
+from data.download import find_dataset
 from data.splits import balanced_indices
 from harness import load_dataset, prep_pixels
 from machinery.errors import UsageError, readable_errors
 from machinery.figures import save_figure
 from machinery.final_model import load_final_model
-from machinery.options import add_out, parse_options, script_parser
+from machinery.options import add_data, add_out, parse_options, script_parser
 from machinery.records import read_history, read_result
 
 import matplotlib.pyplot as plt
@@ -37,6 +38,7 @@ MARKERS = "xs^"
 
 def main():
     parser = script_parser()
+    add_data(parser)
     add_out(parser, "runs/choosing")
     options = parse_options(parser)
     out = Path(options.out)
@@ -45,7 +47,7 @@ def main():
     held_out = np.array([validated(out / "holdout", name) for name in CANDIDATES])
     of_folds = np.array([[validated(fold, name) for fold in folds] for name in CANDIDATES])
 
-    _, _, images, labels = load_dataset()
+    _, _, images, labels = load_dataset(find_dataset(options.data, options.sample))
     labels = labels.argmax(axis=1)
     right = np.array([is_right(out / f"{name}.h5", images, labels) for name in CANDIDATES])
     seen = balanced_indices(labels, TRAINING_IMAGES // 5)  # the test images of --limit

@@ -25,8 +25,8 @@ def leave_at_once(signal_number, frame):
 
 def is_our_script():
     """Tell whether the process runs a script of ours, not a notebook or a program of the user's."""
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    return script is not None and Path(script).resolve().is_relative_to(ROOT)
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or os.devnull).resolve()
+    return script.is_relative_to(ROOT) and "site-packages" not in script.parts  # of ROOT/.venv
 
 
 def usable_cores():

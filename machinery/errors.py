@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -70,8 +71,9 @@ def readable_errors():
     except ModuleNotFoundError as error:
         leave(
             2,
-            f"{script}: error: {first_line(error)}: activate the environment first, `source "
-            ".venv/bin/activate`; the README says how to make it",
+            f"{script}: error: {first_line(error)}: activate the environment first, "
+            f"`{shlex.join(['source', str(ROOT / '.venv/bin/activate')])}`; the README says how to "
+            "make it",
         )
     except Exception as error:
         if is_out_of_memory(error):

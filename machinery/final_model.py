@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import zipfile
+from argparse import Namespace
 from datetime import datetime
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def read_training(path):
     """
     path = Path(path)
     if not path.exists():
-        raise UsageError(f"there is no model {path}: `{command('finalize.py')} --sample` makes one")
+        makes_it = f"{command('finalize.py', Namespace(model=str(path)))} --sample"
+        raise UsageError(f"there is no model {path}: `{makes_it}` makes one")
     with reading(path, MOST_BYTES) as file:
         result = json.loads(read_result_of(path, file))
         require_result(result)

@@ -58,8 +58,8 @@ def option_parser(epochs):
     add("--epochs", type=whole_number(1, MOST_EPOCHS), metavar="N",
         help=f"passes over the images ({epochs}; {SAMPLE_EPOCHS} with --sample)")  # fmt: skip
     add("--batch-size", type=whole_number(1, MOST_IMAGES_PER_STEP), metavar="N",
-        help="images per step (64; batch_256.py: 256, speedrun.py: 512, transfer_shipped.py: 16; "
-        "a quarter of that with --sample)")  # fmt: skip
+        help="images per step (64; batch_256.py and batch_256_scaled.py: 256, speedrun.py: 512, "
+        "transfer_shipped.py: 16; a quarter of that with --sample)")  # fmt: skip
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N",
         help="same seed, same machine: same numbers (%(default)s); other seeds have a folder of "
         "their own, DIR/seed_N")  # fmt: skip
@@ -146,11 +146,12 @@ def model_to_use():
     """Return the path of the final model in this folder, or, if there is none, of the shipped one.
 
     Returns:
-        A text; of the shipped one, relative to this folder if it is inside.
+        A text; of the shipped one, relative to this folder if it is inside. If there are a `.h5`
+        and a `.keras`, the newer one.
     """
-    for model in (FINAL_MODEL, str(Path(FINAL_MODEL).with_suffix(".keras"))):
-        if os.path.exists(model):
-            return model
+    both = FINAL_MODEL, str(Path(FINAL_MODEL).with_suffix(".keras"))
+    if models := [model for model in both if os.path.exists(model)]:
+        return max(models, key=os.path.getmtime)
     return pasted(SHIPPED / "baseline3.h5")
 
 
@@ -191,12 +192,21 @@ def refuse_nonsense(parser, options):
         parser.error(f"argument --limit: {options.limit} is above the {most:,} training images")
     if getattr(options, "fold", None) and options.validation == "holdout":
         parser.error("--fold and --validation holdout exclude each other: both hold images out")
-    out = getattr(options, "out", None)
-    pictures = own and os.path.isdir(own) and not folder_of_batches(Path(own))
-    if out and pictures and Path(out).resolve().is_relative_to(Path(own).resolve()):
+    if hasattr(options, "out") and own and not folder_of_batches(Path(own)):
+        refuse_among_images(parser, "--out", options.out, own)
+
+
+def refuse_among_images(parser, option, folder, images):
+    """Leave with a message if what is written to a folder would be among images that are read.
+
+    Args:
+        option: that names the folder.
+        images: a path; a file has nothing among it.
+    """
+    if os.path.isdir(images) and Path(folder).resolve().is_relative_to(Path(images).resolve()):
         parser.error(
-            f"argument --out: {printable(out)} is among the images, and what is left there would "
-            "be taken for some: name a folder elsewhere"
+            f"argument {option}: {printable(folder)} is among the images, and what is left there "
+            "would be taken for some: name a folder elsewhere"
         )
 
 
@@ -280,7 +290,8 @@ def command(script, options=None, photos=None):
     out, model = getattr(options, "out", RUNS), getattr(options, "model", model_to_use())
     if script == "compare.py" and out != RUNS:
         words.append(out)
-    if script in ("evaluate.py", "predict.py") and model != model_to_use():
+    usual = FINAL_MODEL if script == "finalize.py" else model_to_use()
+    if script in ("evaluate.py", "predict.py", "finalize.py") and model != usual:
         words += ["--model", model]
     if script == "predict.py" and photos:
         words.append(photos)

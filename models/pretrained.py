@@ -58,7 +58,7 @@ def pretrained_vgg16(input_shape, classes, weights, trainable, learning_rate):
         except Exception as error:  # Keras raises nothing narrower
             raise UsageError(
                 f"can't download the weights of VGG-16 ({first_line(error)}): download "
-                f"{VGG16_WEIGHTS} elsewhere and name the file with --weights"
+                f"{VGG16_WEIGHTS} elsewhere and put the file into {KERAS_HOME / 'models'}"
             ) from error
     try:
         if weights:

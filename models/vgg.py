@@ -25,7 +25,7 @@ def vgg(
     Args:
         input_shape: height, width and channels of an image. Each block halves height and width.
         classes: their number, from 2.
-        blocks: number of blocks, 1 to 5; see `vgg_block`.
+        blocks: number of blocks, from 1, see `vgg_block`; of 32x32 pixels, 5 leave a single one.
         dropout_rates: fractions of values set to zero in training, in [0, 1): one for the end of
             each block and a last one for the hidden dense layer, so `blocks + 1` of them
             (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html). None for no

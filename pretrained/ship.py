@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this copy of the
 from data.batches import Batches
 from data.download import find_dataset
 from harness import load_dataset, prep_pixels
-from machinery.errors import UsageError, readable_errors
+from machinery.errors import UsageError, printable, readable_errors
 from machinery.files import replace_when_complete
 from machinery.final_model import load_final_model, save_final_model
 from machinery.options import SHIPPED, add_data, add_out, parse_options, path_of, script_parser
@@ -35,6 +35,8 @@ def main():
     add_data(parser)
     add_out(parser, SHIPPED)
     options = parse_options(parser)
+    if Path(options.model).suffix != ".h5":
+        parser.error(f"argument MODEL: {printable(options.model)} must end in .h5")
 
     _, _, *test = load_dataset(find_dataset(options.data, options.sample))
     path = Path(options.out, Path(options.model).name)

@@ -13,6 +13,7 @@ import sys
 import time
 
 from conftest import OFFLINE, ROOT, TINY, finish, run, start
+from machinery import environment
 from machinery.environment import container_quota, thread_limit, usable_cores
 
 import pytest
@@ -215,6 +216,18 @@ def test_program_of_the_users_that_imports_us_keeps_its_ctrl_c():
     code = f"import signal; signal.signal(2, signal.default_int_handler); {code}"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "ours"),
+    [("compare.py", True), ("experiments/mine.py", True), ("../elsewhere.py", False),
+     (".venv/lib/python3/site-packages/pytest/__main__.py", False), (None, False)],
+)  # fmt: skip
+def test_scripts_of_the_environment_are_not_ours(monkeypatch, script, ours):
+    monkeypatch.setattr(
+        sys.modules["__main__"], "__file__", script and str(ROOT / script), raising=False
+    )
+    assert environment.is_our_script() == ours
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")

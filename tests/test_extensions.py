@@ -490,7 +490,9 @@ def test_missing_weights_are_told_in_one_line(tmp_path, monkeypatch, script):
     one = (*TINY, "--epochs", 1)
     monkeypatch.setattr(pretrained, "KERAS_HOME", tmp_path)  # where nothing is cached
     ended = call(script, *one, cwd=tmp_path)
-    assert_refused(ended, "can't download", "URL fetch failure", "--weights", "notop.h5")
+    assert_refused(
+        ended, "can't download", "URL fetch failure", "notop.h5 elsewhere and put", "models"
+    )
     ended = call(script, *one, "--weights", "nowhere.h5", cwd=tmp_path)
     assert_refused(ended, "there is no file nowhere.h5")
 

@@ -65,7 +65,15 @@ def test_bad_images_are_named_and_the_others_predicted(tmp_path):
 
 def test_missing_model_is_explained(tmp_path):
     ended = call("predict.py", "--model", "mine.h5", cwd=tmp_path)
-    assert_refused(ended, "no model mine.h5", "finalize.py --sample")
+    assert_refused(ended, "no model mine.h5", "finalize.py --model mine.h5 --sample")
+
+
+def test_pictures_of_answers_are_not_put_among_the_photos(tmp_path):
+    (tmp_path / "photos/deer").mkdir(parents=True)
+    for folder in ("photos", "photos/deer/answers"):
+        ended = predict(tmp_path, "photos", "--save", folder)
+        assert_refused(ended, "argument --save: ", "is among the images")
+    assert list((tmp_path / "photos/deer").iterdir()) == []
 
 
 @pytest.mark.parametrize("top", [0, "three"])

@@ -1,5 +1,7 @@
 """The models that ship with the project, and how they are made."""
 
+import os
+
 import models.pretrained
 from conftest import ROOT, a_result, assert_refused, call, captured, result
 from experiments import load_experiment
@@ -62,9 +64,10 @@ def test_other_commands_take_them_too(tmp_path, script, path):
 def test_final_model_of_this_folder_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert model_to_use() == str(MODELS[0])
-    for name in ("final_model.keras", "final_model.h5"):
+    for seconds, name in enumerate(("final_model.keras", "final_model.h5", "final_model.keras")):
         (tmp_path / name).touch()
-        assert model_to_use() == name
+        os.utime(tmp_path / name, (seconds, seconds))
+        assert model_to_use() == name  # the newest
     monkeypatch.chdir(ROOT)
     (tmp_path / "final_model.h5").unlink()
     if not list(ROOT.glob("final_model.*")):  # which a user may have there
@@ -116,6 +119,10 @@ def test_model_that_loses_accuracy_is_not_shipped(trained, monkeypatch):
     ended = call_ship("final_model.h5", "--sample", "--out", "lossy", cwd=trained)
     assert_refused(ended, "in float16, its accuracy differs by ")
     assert list((trained / "lossy").iterdir()) == []
+
+
+def test_model_in_another_format_is_not_shipped(trained):
+    assert_refused(call_ship("final_model.keras", cwd=trained), "must end in .h5")
 
 
 # Transfer.
