@@ -32,8 +32,8 @@ class Experiment(NamedTuple):
 
     Fields:
         define_model: function `(input_shape, classes)`, by default (32, 32, 3) and 10, that returns
-            a compiled Keras model from float32 images (n, *input_shape) in [0, 1] to class
-            probabilities (n, classes).
+            a Keras model, functional or Sequential, from float32 images (n, *input_shape) in [0, 1]
+            to class probabilities (n, classes), compiled with "accuracy" among its metrics.
         epochs: passes over the training images, unless `--epochs` says otherwise.
         published_accuracy: top-1 test accuracy in percent, as the tutorial reports it; None if it
             does not.
@@ -91,7 +91,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             run.finish()
             return
 
-        # 1. Load the images and their labels.
+        # 1. Load the images and their labels: begin_run has found the dataset, or downloaded it.
         trainX, trainY, testX, testY = load_dataset(run.dataset, options.limit)
         # The tutorial evaluates on the test set after each epoch. To choose between models, take
         # --validation holdout or --fold, which set some of the training images aside for that.
@@ -134,13 +134,15 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         tested = model
         if experiment.test_time_augmentation:
             tested = experiment.test_time_augmentation(model)
-        loss, accuracy = tested.evaluate(test, verbose=0) if run.evaluated_on else (None, None)
+        measured = {}
+        if run.evaluated_on:
+            measured = tested.evaluate(test, verbose=0, return_dict=True)
 
         if options.fold:  # run_all.py --folds looks for doubtful labels in them
             run.save_predictions(tested.predict(validation, verbose=0), valY)
 
         # 5. Present the accuracy and the learning curves.
-        result = run.result_of(model, accuracy, loss, len(trainX), len(valX), len(testX))
+        result = run.result_of(model, measured, len(trainX), len(valX), len(testX))
         print(accuracy_line(result["test_accuracy"], run.remarks()))
         if save_model:
             save_model(model, result)
@@ -166,12 +168,11 @@ def load_dataset(dataset=None, limit=None):
     """
     dataset = dataset or find_dataset()
     trainX, trainY, testX, testY = dataset.arrays().values()
+    classes = len(dataset.class_names)
     if limit:
         train = balanced_indices(trainY, limit)
-        classes = len(dataset.class_names)
         test = balanced_indices(testY, min(len(testX), max(classes, limit // 5)))
         trainX, trainY, testX, testY = trainX[train], trainY[train], testX[test], testY[test]
-    classes = len(dataset.class_names)
     trainY, testY = (keras.utils.to_categorical(labels, classes) for labels in (trainY, testY))
     return trainX, trainY, testX, testY
 

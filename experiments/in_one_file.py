@@ -15,7 +15,7 @@ import argparse
 import os
 from pathlib import Path
 
-# Your own settings, or a notebook's, are for other projects.
+# Whatever your keras.json says, or a notebook has set: TensorFlow, and pictures into files.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -25,7 +25,9 @@ import numpy as np
 from keras import layers
 
 SAMPLE = Path(__file__).parents[1] / "data/cifar10_sample.npz"  # ships with this project
-CACHE = Path(os.path.expanduser("~/.keras/datasets/cifar10-verified.npz"))  # others fill it
+CACHE = Path(
+    os.path.expanduser("~/.keras/datasets/cifar10-verified.npz")
+)  # the other scripts' download
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 

@@ -42,6 +42,16 @@ WEIGHT_DECAY = 0.0089  # times the learning rate, per step
 def define_model(input_shape=(32, 32, 3), classes=10, *, widths, without=None):
     """Build and compile the network: fixed whitening filters, then three blocks of two layers.
 
+    Args:
+        input_shape: height, width and channels of an image; the channels have to be 3.
+        classes: their number.
+        widths: filters of each block's convolutions, three numbers.
+        without: an idea of `IDEAS` to leave out, or None.
+
+    Returns:
+        A compiled `keras.Model` from float32 images (n, height, width, 3) in [0, 1] to float32
+        class probabilities (n, classes).
+
     Raises:
         UsageError: if the images are too small for that.
     """
@@ -203,7 +213,8 @@ def flip_and_shift(images, labels, indices, epoch, random, without=None):
 def test_time_augmentation(model):
     """Return a model that averages the predictions for six views: three shifts, flipped or not.
 
-    The views that are not shifted count twice.
+    The views that are not shifted count twice. The model takes and gives what the trained one does,
+    and is compiled to be evaluated.
 
     Krizhevsky et al. 2012, section 4.1, https://doi.org/10.1145/3065386
     """

@@ -3,7 +3,8 @@
 Large weights cost, so the network prefers smoother functions of its input. The loss starts
 higher than in the other experiments: it contains the penalty.
 
-Idea: Krogh and Hertz 1991, "A Simple Weight Decay Can Improve Generalization"
+Idea: Krogh and Hertz 1991,
+https://papers.nips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html
 Published test accuracy: 72.55 %
 """
 

@@ -24,6 +24,7 @@ def define_model(input_shape=(32, 32, 3), classes=10):
 
 
 def learning_rate(steps_per_epoch, epochs):
+    """Return a schedule that warms up over a twentieth of all steps, and ends at 0."""
     steps = steps_per_epoch * epochs
     warmup = steps // 20
     return keras.optimizers.schedules.CosineDecay(

@@ -24,6 +24,14 @@ def define_model(input_shape=(32, 32, 3), classes=10):
 
 
 def cut_and_mix(images, labels, indices, epoch, random):
+    """Give each image of a batch a rectangle of another, and its share of the label.
+
+    Args:
+        images, labels, indices, epoch, random: see `data.batches.TrainingBatches`.
+
+    Returns:
+        Images and labels of the same shapes.
+    """
     # A factor of 1: rectangles of all sizes are equally likely, as in the paper.
     mix = layers.CutMix(factor=(1, 1), seed=int(random.integers(2**31)), dtype="float32")
     mixed = mix({"images": images, "labels": labels}, training=True)

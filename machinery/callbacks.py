@@ -4,6 +4,8 @@ import inspect
 import shutil
 import time
 
+from machinery.errors import UsageError
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -60,8 +62,11 @@ class Progress(keras.callbacks.ProgbarLogger):
         super().on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        renamed = {name.replace("val_", f"{self.evaluated_on}_"): logs[name] for name in logs}
-        super().on_epoch_end(epoch, renamed)
+        super().on_epoch_end(epoch, {self.name_of(metric): logs[metric] for metric in logs})
+
+    def name_of(self, metric):
+        is_evaluated = metric.startswith("val_")
+        return f"{self.evaluated_on}_{metric.removeprefix('val_')}" if is_evaluated else metric
 
 
 def duration(seconds):
@@ -95,6 +100,10 @@ class SaveProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if "accuracy" not in logs:
+            raise UsageError('the model has no accuracy: compile it with metrics=["accuracy"]')
 
     def on_epoch_end(self, epoch, logs=None):
         row = {

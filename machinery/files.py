@@ -15,8 +15,8 @@ from machinery.errors import DamagedError, UsageError, first_line, is_out_of_mem
 
 import numpy as np
 
-# What a zip archive says of its members at most: ours have a hundred, at 60 bytes or so each.
 MOST_JSON_BYTES = 10_000_000  # which takes ten times the memory and more
+# What a zip archive says of its members at most: ours have a hundred, at 60 bytes or so each.
 MOST_LISTING_BYTES = 1_000_000
 
 MOST_MEMORY = 3_000_000_000  # that reading a file may take: a model answers for one image, too

@@ -8,6 +8,8 @@ import sysconfig
 import textwrap
 from pathlib import Path
 
+from machinery.errors import UsageError
+
 import keras
 
 NOT_OURS = ("stdlib", "platstdlib", "purelib", "platlib")
@@ -22,7 +24,15 @@ def recipe_of(experiment, model):
 
     Returns:
         A flat dict of what JSON can express: `{"Conv2D 1.filters": 32, ...}`.
+
+    Raises:
+        UsageError: if the model does not say which layers it has, or of which shape.
     """
+    if not (model.built and getattr(model, "inputs", None)):
+        raise UsageError(
+            "define_model has to return a functional model, or a Sequential that begins with "
+            "keras.Input: of others Keras does not know the layers before they are trained"
+        )
     layers = model.get_config()["layers"]
     # Keras numbers the names of layers through all models of a process; these count in their own.
     labels = {

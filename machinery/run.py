@@ -14,6 +14,7 @@ from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
 from machinery.errors import DamagedError, UsageError, first_line, is_out_of_memory
 from machinery.files import archive, blame, replace_when_complete
+from machinery.grad_cam import innermost_layers
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
 from machinery.recipe import differences, recipe_of
@@ -112,7 +113,7 @@ class Run:
         self.files = RunFiles.of(options.out, name, options.seed, options.fold)
         self.epochs = options.epochs or (SAMPLE_EPOCHS if options.sample else experiment.epochs)
         divisor = SAMPLE_BATCH_DIVISOR if options.sample else 1
-        self.batch_size = options.batch_size or experiment.batch_size // divisor
+        self.batch_size = options.batch_size or max(1, experiment.batch_size // divisor)
         self.validation = options.validation or experiment.validation
         self.settings = {
             "experiment": experiment_name,
@@ -194,7 +195,8 @@ class Run:
     def resume_if_interrupted(self, model):
         """Give a new model the weights and the optimizer's state of the latest checkpoint, if any.
 
-        All else is what the code says, whatever the checkpoint was compiled with.
+        All else is what the code says, whatever the checkpoint was compiled with. Then print what
+        is trained.
 
         Raises:
             UsageError: if the checkpoint is another run's, or its network, optimizer or callbacks
@@ -321,12 +323,18 @@ class Run:
         save_checkpoint(files.checkpoint, files.checkpoint_before, model, record, callback_states)
         self.epochs_trained = row["epoch"]
 
-    def result_of(self, model, accuracy, loss, training_images, validation_images, test_images):
-        """Return what goes into NAME.json; accuracy and loss are None if they aren't measured.
+    def result_of(self, model, measured, training_images, validation_images, test_images):
+        """Return what goes into NAME.json.
+
+        Args:
+            model: the trained one.
+            measured: the test's "loss" and "accuracy", in [0, 1]; empty if there is no test.
+            training_images, validation_images, test_images: how many there are.
 
         Raises:
             UsageError: if the loss is no number.
         """
+        loss, accuracy = measured.get("loss"), measured.get("accuracy")
         if loss is not None and not math.isfinite(loss):
             raise UsageError(f"the loss of the test became {loss}: a learning rate that is too "
                              "high does that, try a tenth of it")  # fmt: skip
@@ -433,7 +441,7 @@ def operations_per_image(model):
     that of the inputs, where these are needed.
     """
     operations, trained_before = 0, False
-    for layer in model.layers:
+    for layer in innermost_layers(model):
         if hasattr(layer, "kernel"):
             product = 2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1])
             operations += product * (1 + layer.trainable + trained_before)

@@ -97,6 +97,16 @@ def test_epochs_are_evaluated_on_what_they_are_said_to_be(capsys):
     assert "val_loss" in logs  # for the callbacks that come after
 
 
+def test_metric_whose_name_has_val_in_it_keeps_it(capsys):
+    progress = Progress("test")
+    progress.set_params({"epochs": 1, "steps": 1, "verbose": 2})
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    progress.on_epoch_end(0, {"interval_error": 1.0, "val_interval_error": 2.0})
+    printed = capsys.readouterr().out
+    assert " interval_error: 1" in printed and " test_interval_error: 2" in printed
+
+
 class Kept(keras.callbacks.Callback):
     """A callback with a setting, and with all kinds of state."""
 

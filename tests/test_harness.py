@@ -4,7 +4,17 @@ import re
 from functools import partial
 
 import harness
-from conftest import BLUE, ORANGE, TINY, colours, numbers, result, tiny_network, train
+from conftest import (
+    BLUE,
+    ORANGE,
+    TINY,
+    assert_refused,
+    colours,
+    numbers,
+    result,
+    tiny_network,
+    train,
+)
 from harness import Experiment, load_dataset, prep_pixels, summarize_diagnostics
 from machinery.errors import UsageError
 from models.vgg import vgg
@@ -206,6 +216,59 @@ def test_more_epochs_learn_the_training_images(tmp_path):
     assert [int(row["epoch"]) for row in rows] == list(range(1, 13))
     assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
     assert float(rows[-1]["train_accuracy"]) > float(rows[0]["train_accuracy"])
+
+
+def test_other_metrics_may_stand_beside_the_accuracy(tmp_path):
+    def define_model(*shape):
+        model = tiny_network(*shape)
+        model.compile("sgd", "mse", metrics=[keras.metrics.Precision(), "accuracy"])
+        return model
+
+    ended = train(Experiment(define_model, 1), *ONE, cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    recorded = result(tmp_path / "runs" / "mine.json")
+    (row,) = numbers(tmp_path / "runs" / "mine.csv")
+    assert recorded["test_accuracy"] == pytest.approx(float(row["test_accuracy"]))
+    assert recorded["test_loss"] == pytest.approx(float(row["test_loss"]), abs=1e-5)
+
+
+def test_model_that_tells_no_accuracy_is_refused(tmp_path):
+    def define_model(*shape):
+        model = tiny_network(*shape)
+        model.compile("sgd", "mse", metrics=["acc"])
+        return model
+
+    ended = train(Experiment(define_model, 1), *ONE, cwd=tmp_path)
+    assert_refused(ended, 'compile it with metrics=["accuracy"]')
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(10)
+
+    def call(self, images):
+        return keras.ops.softmax(self.dense(self.flatten(images)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Subclassed, lambda: keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])],
+)
+def test_model_whose_layers_keras_does_not_know_is_refused(tmp_path, make):
+    def define_model(*shape):
+        model = make()
+        model.compile("sgd", "mse", metrics=["accuracy"])
+        return model
+
+    ended = train(Experiment(define_model, 1), *ONE, cwd=tmp_path)
+    assert_refused(ended, "a Sequential that begins with keras.Input")
+
+
+def test_smallest_batches_of_the_sample_have_an_image(tmp_path):
+    ended = train(Experiment(tiny_network, 1, batch_size=2), *ONE, cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert result(tmp_path / "runs" / "mine.json")["settings"]["batch_size"] == 1
 
 
 def test_log_file_gets_lines_without_control_characters(tmp_path):

@@ -714,6 +714,12 @@ def test_operations_are_those_counted_by_hand():
     assert operations_per_image(vgg(blocks=1)) == expected
 
 
+def test_operations_of_a_model_within_a_model_count():
+    inner = vgg(blocks=1)
+    outer = keras.Sequential([keras.Input((32, 32, 3)), inner])
+    assert operations_per_image(outer) == operations_per_image(inner)
+
+
 def test_operations_of_fixed_layers_are_forward_only():
     model = vgg(blocks=1)
     model.layers[1].trainable = False
