@@ -1,6 +1,6 @@
 """Dropout: baseline3 with 20 % of the values set to zero after each block and the dense layer.
 
-Which values changes with every step, so no unit can rely on a few others: the network learns
+Every step drops other values, so no unit can rely on a few others: the network learns
 features that help on their own, and overfits less.
 
 Idea: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html

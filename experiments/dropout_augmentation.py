@@ -1,6 +1,7 @@
 """Dropout and augmentation together: the dropout of dropout, the images of augmentation.
 
-One hides parts of the network, the other never shows the same image twice; they add up.
+One hides parts of the network, the other never shows the same image twice. Together they learn more
+slowly, and get further with time.
 
 Published test accuracy: 85.88 %
 """

@@ -1,8 +1,8 @@
 """Speed run: the accuracy of the tutorial's best experiment in a hundredth of its epochs.
 
-The same images and the same kind of network, but nothing is left to time: every idea here makes
-the network learn more from a step, or a step cheaper. `--without IDEA` leaves one of them out, to
-see what it is worth.
+The same images and the same kind of network, but the ideas here are to make the network learn more
+from a step, or a step cheaper. `--without IDEA` leaves one of them out, to see what it is worth;
+docs/speedrun.md tells what it was here.
 
 Idea: Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds on a single GPU",
 https://arxiv.org/abs/2404.00498, which tells where each of them comes from
@@ -115,7 +115,7 @@ def start_as_identity(model):
 
 
 def whiten(model, images):
-    """Have the first layer tell apart what is independent in 2x2 pixels, and learn no more.
+    """Have the first layer tell apart what is uncorrelated in 2x2 pixels, and learn no more.
 
     Its filters are the eigenvectors of the covariance of patches of 2x2 pixels, scaled to equal
     variance of their outputs, and the negatives of these.

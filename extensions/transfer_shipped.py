@@ -3,7 +3,7 @@
 For folders of your own with a few dozen pictures, too few to learn from them what an edge is. The
 speed run's network has learned that, and more, from 50,000 others. Its first two blocks are frozen;
 only a dense layer with a softmax learns, from how strong each feature is on average. The third
-block, which knows more about CIFAR-10's ten classes than about pictures, is left out. On CIFAR-10
+block may know more about CIFAR-10's ten classes than about pictures: it is left out. On CIFAR-10
 itself this shows nothing: the features have seen its images.
 
     python extensions/transfer_shipped.py --data FOLDER

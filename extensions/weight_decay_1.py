@@ -1,7 +1,7 @@
 """Much more weight decay: weight_decay with an L2 penalty of 0.1, a hundred times as much.
 
 Too much of a good thing? Look at the training accuracy, not only at the gap: two curves that stay
-together at the bottom have learned nothing.
+together at the bottom have hardly learned anything.
 
 Idea: Krogh and Hertz 1991,
 https://papers.nips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html

@@ -96,7 +96,7 @@ def shipped_features(images, blocks=2):
     Args:
         images: a Keras tensor (n, height, width, 3) in [0, 1], of 16x16 pixels and more.
         blocks: how many of the network's three to go through. The last one's features tell the
-            classes of CIFAR-10 apart; those before are more general.
+            classes of CIFAR-10 apart; those before may be more general.
 
     Returns:
         A Keras tensor (n, height', width', 256): how strongly each feature is found, and where.
