@@ -1,3 +1,4 @@
+import functools
 import gzip
 import io
 import json
@@ -402,9 +403,14 @@ def bitmap():
     return content.getvalue()
 
 
+@functools.cache  # some take seconds to make
+def hostile(name):
+    return HOSTILE[name]()
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_damaged_and_hostile_files_are_refused_without_taking_memory(tmp_path, name):
-    (tmp_path / "dataset").write_bytes(HOSTILE[name]())
+    (tmp_path / "dataset").write_bytes(hostile(name))
     tracemalloc.start()
     try:
         with pytest.raises(UsageError, match=r"dataset: damaged or foreign \(") as refusal:
@@ -434,7 +440,7 @@ REASONS = {
 
 @pytest.mark.parametrize("name", REASONS)
 def test_hostile_files_are_refused_for_what_they_are(tmp_path, name):
-    (tmp_path / "dataset").write_bytes(HOSTILE[name]())
+    (tmp_path / "dataset").write_bytes(hostile(name))
     with pytest.raises(UsageError, match=REASONS[name]):
         read_path(tmp_path / "dataset")
 
