@@ -203,6 +203,7 @@ class Run:
                 are not the new one's.
         """
         self.recipe = recipe_of(self.experiment, model)
+        make_variables(model)
         if checkpoint := self.latest_checkpoint(model):
             saved, record, self.callback_states, self.history = checkpoint
             if record["started"] != self.result["started"]:
@@ -248,6 +249,7 @@ class Run:
                     are_states = all(isinstance(state, dict) for state in states)
                     if not are_states or not 0 < record["epochs_trained"] <= self.epochs:
                         raise ValueError("its epochs, or its callbacks")
+                    make_variables(saved)  # a foreign one may have no optimizer's
                     same_code = record["recipe"] == self.recipe
                     if same_code and shapes(saved) != shapes(model):
                         raise ValueError("weights of another network than it says")
@@ -406,10 +408,21 @@ class Run:
             print(f"TensorBoard:     {tensorboard_command(self.options.out)}")
 
 
+def make_variables(model):
+    """Make the variables of a compiled model's optimizer and metrics.
+
+    Keras would make them in the first step. TensorFlow traces a step that makes variables twice,
+    which takes longer than the steps of a small epoch.
+    """
+    if not model.optimizer.built:  # building it once more would lose its state
+        model.optimizer.build(model.trainable_variables)
+    labels = np.zeros((1, *model.output_shape[1:]), np.float32)
+    model.compute_metrics(None, labels, labels)
+    model.reset_metrics()
+
+
 def trained_in(model):
     """Return what training changes in a compiled model: its weights and its optimizer's state."""
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     return [*model.weights, *model.optimizer.variables]
 
 

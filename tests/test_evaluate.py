@@ -88,4 +88,4 @@ def test_temperature_is_that_of_images_held_out(tmp_path, monkeypatch, sample):
 
 def test_missing_model_is_explained(tmp_path):
     ended = call("evaluate.py", "--sample", "--model", "mine.h5", cwd=tmp_path)
-    assert_refused(ended, "no model mine.h5", "finalize.py --sample")
+    assert_refused(ended, "no model mine.h5", "finalize.py --model mine.h5 --sample")

@@ -218,6 +218,24 @@ def test_more_epochs_learn_the_training_images(tmp_path):
     assert float(rows[-1]["train_accuracy"]) > float(rows[0]["train_accuracy"])
 
 
+class CountTraces(keras.layers.Layer):
+    traces = 0
+
+    def call(self, images, training=False):
+        CountTraces.traces += bool(training)
+        return images
+
+
+def test_training_step_is_traced_once(tmp_path, monkeypatch):
+    def define_model(*shape):
+        return vgg(*shape, blocks=1, preprocessing=[CountTraces()])
+
+    monkeypatch.setattr(CountTraces, "traces", 0)
+    ended = train(Experiment(define_model, 2), *TINY, "--epochs", 2, cwd=tmp_path)
+    assert ended.code == 0, ended.errors
+    assert CountTraces.traces == 1
+
+
 def test_other_metrics_may_stand_beside_the_accuracy(tmp_path):
     def define_model(*shape):
         model = tiny_network(*shape)

@@ -88,7 +88,7 @@ def test_old_gradio_is_explained(tmp_path, monkeypatch, environment):
 def test_missing_model_is_explained(tmp_path, monkeypatch, environment):
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="6.0.0"))
     ended = call("serve.py", "--model", "mine.h5", cwd=tmp_path)
-    assert_refused(ended, "no model mine.h5", "finalize.py --sample")
+    assert_refused(ended, "no model mine.h5", "finalize.py --model mine.h5 --sample")
 
 
 def test_models_to_choose_from_are_the_final_ones(folder, monkeypatch):
