@@ -88,13 +88,14 @@ def deal_into_folds(labels, count):
     return folds
 
 
-def hold_out(images, labels, fold=None):
+def hold_out(images, labels, fold=None, class_names=None):
     """Split a part of each class off, to choose by without looking at the test set.
 
     Args:
         images: (n, height, width, channels). labels: one-hot (n, classes).
         fold: a `Fold`, which is split off. None splits the first tenth of each class off, but one
             image at least.
+        class_names: for errors; None calls classes by their numbers.
 
     Returns:
         `(images, labels), (held_out_images, held_out_labels)`.
@@ -106,8 +107,9 @@ def hold_out(images, labels, fold=None):
     members = {label: np.flatnonzero(classes == label) for label in np.unique(classes)}
     for label, indices in members.items():
         if len(indices) == 1:
+            name = class_names[label] if class_names else label
             raise UsageError(
-                f"class {label} has one training image: to hold some out, it needs two or more"
+                f"the class {name} has one training image: to hold some out, it needs two or more"
             )
     if fold:
         held_out = deal_into_folds(classes, fold.count) == fold.number

@@ -185,7 +185,8 @@ class Run:
         if self.options.limit:
             labels = labels[balanced_indices(labels, self.options.limit)]
         if self.evaluated_on == "validation":
-            hold_out(labels, keras.utils.to_categorical(labels), self.options.fold)
+            names = self.dataset.class_names
+            hold_out(labels, keras.utils.to_categorical(labels), self.options.fold, names)
 
     def published_accuracy(self):
         """Return what the tutorial publishes, None for other images than CIFAR-10's."""
