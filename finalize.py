@@ -62,8 +62,8 @@ def main():
         parser.error(f"argument --model: {model_path} must end in {' or '.join(allowed)}")
     if len(os.fsencode(model_path.name)) > MOST_NAME_BYTES:
         parser.error(f"argument --model: a name of at most {MOST_NAME_BYTES} bytes, please")
-    own = RunFiles.of(options.out, "final_model", options.seed)
-    if model_path.resolve() in [path.resolve() for path in own]:
+    files = RunFiles.of(options.out, "final_model", options.seed)
+    if model_path.resolve() in [path.resolve() for path in files]:
         parser.error(f"argument --model: the run keeps something else in {model_path}")
     writable_folder(parser, "--model", model_path.parent)
     if model_path.exists():
@@ -85,7 +85,7 @@ def main():
 
     with only_owner(model_path.with_name(f"{model_path.name}.lock"), model_path):
         run_experiment(options.experiment, experiment, options, "final_model", save_model)
-        run = read_result(own.result)
+        run = read_result(files.result)
         # --resume, of a run that was finished, saves no model
         if not model_path.exists() or read_training(model_path)["started"] != run["started"]:
             raise UsageError(

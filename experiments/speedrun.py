@@ -187,7 +187,7 @@ class Lookahead(keras.callbacks.Callback):
         self.model.set_weights(self.average)
 
 
-def flip_and_shift(images, labels, indices, epoch, random, without=None):
+def augment(images, labels, indices, epoch, random, without=None):
     """Flip every second image, the others in the next epoch, and shift each by up to 2 pixels.
 
     So each pair of epochs shows an image both ways. Borders are filled by reflection.
@@ -241,7 +241,7 @@ def experiment(target="88.62", without=None):
         epochs=TARGETS[target]["epochs"],
         published_accuracy=float(target),
         batch_size=512,
-        augment=partial(flip_and_shift, without=without),
+        augment=partial(augment, without=without),
         initialize=None if without == "whitening" else whiten,
         callbacks=tuple(callbacks),
         test_time_augmentation=None if without == "tta" else test_time_augmentation,

@@ -34,7 +34,7 @@ def reading(path, most_bytes, most_memory=MOST_MEMORY):
     Raises:
         UsageError: with the path and the reason.
     """
-    with blame(path), limited_memory(most_memory):
+    with blame(path, most_memory), limited_memory(most_memory):
         require_regular(path)
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > most_bytes:
@@ -80,12 +80,15 @@ def require_regular(path):
 
 
 @contextlib.contextmanager
-def blame(path):
+def blame(path, most_memory=MOST_MEMORY):
     """Say of whatever goes wrong in the block what it is, in one message with a path.
 
     A library can raise nearly anything at a damaged or hostile file: all of that is the file's
     fault. That it could not be read at all says nothing about its content, so the message then is
     the operating system's.
+
+    Args:
+        path: of the file. most_memory: how many bytes the block may take, see `limited_memory`.
 
     Raises:
         DamagedError: with the path and the reason, if it is the file's fault, or there is none.
@@ -98,9 +101,10 @@ def blame(path):
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            most = f"{MOST_MEMORY / 1e9:.0f} GB"
+            or_limit = f", or it takes more than {most_memory / 1e9:.0f} GB"
             raise UsageError(
-                f"{path}: there is too little memory to read it, or it takes more than {most}"
+                f"{path}: there is too little memory to read it"
+                f"{or_limit if most_memory < math.inf else ''}"
             ) from error
         # Libraries raise OSError for what they find in a file, too, but without a number.
         number = getattr(error, "errno", None)

@@ -87,9 +87,9 @@ def begin_run(name, experiment_name, experiment, options):
             )
             raise
         except Exception as error:
-            if name := run.restored_callback(error):
+            if callback := run.restored_callback(error):
                 raise UsageError(
-                    f"{run.files.checkpoint}: the {name} can't go on from what is saved of it "
+                    f"{run.files.checkpoint}: the {callback} can't go on from what is saved of it "
                     f"({first_line(error)}): begin again, without --resume"
                 ) from error
             raise

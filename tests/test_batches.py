@@ -1,5 +1,5 @@
 from data.batches import Batches, TrainingBatches
-from experiments.speedrun import flip_and_shift
+from experiments.speedrun import augment
 from harness import prep_pixels
 
 import numpy as np
@@ -75,7 +75,7 @@ def test_augmentation_is_told_which_images_and_which_epoch(sample):
 
 def test_a_batch_is_augmented_in_the_same_way_each_time(sample):
     """Two threads prepare batches, in any order."""
-    batches = training_batches(sample.x_train[:20], np.arange(20), augment=flip_and_shift)
+    batches = training_batches(sample.x_train[:20], np.arange(20), augment=augment)
     later, earlier = batches[1][0], batches[0][0]
     np.testing.assert_array_equal(batches[0][0], earlier)
     np.testing.assert_array_equal(batches[1][0], later)
@@ -98,9 +98,7 @@ def test_every_batch_and_epoch_draws_anew():
 
 def test_every_epoch_shows_another_variant_of_each_image(sample):
     def epoch_in_order(epoch):
-        batches = training_batches(
-            sample.x_train[:20], np.arange(20), epoch=epoch, augment=flip_and_shift
-        )
+        batches = training_batches(sample.x_train[:20], np.arange(20), epoch=epoch, augment=augment)
         parts = [batches[step] for step in range(len(batches))]
         images, indices = (np.concatenate(part) for part in zip(*parts, strict=True))
         return images[np.argsort(indices)]

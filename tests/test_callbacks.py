@@ -223,7 +223,7 @@ def with_callbacks(patience=9):
     plateau = ReduceLROnPlateau("val_loss", factor=0.5, patience=2, min_delta=NEVER)
     # Augmentation and dropout would be other ones if the break had left a trace.
     experiment = Experiment(
-        tiny_network, 5, augment=speedrun.flip_and_shift, callbacks=(stopping, plateau)
+        tiny_network, 5, augment=speedrun.augment, callbacks=(stopping, plateau)
     )
     return experiment, stopping, plateau
 

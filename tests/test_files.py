@@ -2,6 +2,7 @@
 
 import errno
 import io
+import math
 import os
 import re
 import resource
@@ -91,6 +92,13 @@ def test_what_goes_wrong_is_told_for_what_it_is(tmp_path, error, told):
     assert told in message and "\n" not in message and len(message) < 500
     assert isinstance(refusal.value, DamagedError) == ("damaged" in told)
     assert str(tmp_path / "file") in message or isinstance(error, UsageError)
+
+
+def test_no_limit_of_memory_is_told_where_there_is_none(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(UsageError) as refusal, reading(tmp_path / "file", 1000, math.inf):
+        raise MemoryError
+    assert str(refusal.value).endswith("there is too little memory to read it")
 
 
 def test_ctrl_c_is_not_the_files_fault(tmp_path):

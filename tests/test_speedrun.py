@@ -8,9 +8,9 @@ from experiments.speedrun import (
     TARGETS,
     Lookahead,
     TriangularLearningRate,
+    augment,
     define_model,
     experiment,
-    flip_and_shift,
     name_of,
     start_as_identity,
     whiten,
@@ -123,7 +123,7 @@ def test_lookahead_averages_every_fifth_step_and_at_the_end_of_an_epoch(model):
 
 def varied(images, epoch, seed=1, without=None):
     random = np.random.default_rng(seed)
-    return flip_and_shift(images, None, np.arange(len(images)), epoch, random, without)[0]
+    return augment(images, None, np.arange(len(images)), epoch, random, without)[0]
 
 
 def test_two_epochs_show_each_image_both_ways(photos):
@@ -137,7 +137,7 @@ def test_two_epochs_show_each_image_both_ways(photos):
 def test_an_image_is_flipped_by_its_index_wherever_in_the_batch_it_is(photos):
     indices = np.array([7, 4, 9])
     random = np.random.default_rng(0)
-    seen, _ = flip_and_shift(photos[:3], None, indices, 0, random, without="shift")
+    seen, _ = augment(photos[:3], None, indices, 0, random, without="shift")
     np.testing.assert_allclose(seen[1], photos[1][:, ::-1], atol=1e-6)
     np.testing.assert_allclose(seen[[0, 2]], photos[[0, 2]], atol=1e-6)
 
