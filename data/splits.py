@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from machinery.errors import UsageError
+from machinery.errors import UsageError, printable
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def hold_out(images, labels, fold=None, class_names=None):
     members = {label: np.flatnonzero(classes == label) for label in np.unique(classes)}
     for label, indices in members.items():
         if len(indices) == 1:
-            name = class_names[label] if class_names else label
+            name = printable(class_names[label]) if class_names else label
             raise UsageError(
                 f"the class {name} has one training image: to hold some out, it needs two or more"
             )

@@ -25,9 +25,7 @@ import numpy as np
 from keras import layers
 
 SAMPLE = Path(__file__).parents[1] / "data/cifar10_sample.npz"  # ships with this project
-CACHE = Path(
-    os.path.expanduser("~/.keras/datasets/cifar10-verified.npz")
-)  # the other scripts' download
+CACHE = Path(os.path.expanduser("~/.keras/datasets/cifar10-verified.npz"))  # once downloaded
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
