@@ -72,6 +72,11 @@ def test_pictures_are_labelled_by_their_folders(tmp_path):
         assert image.reshape(-1, 3).max(axis=0).argmax() == (2, 1, 0)[label]
 
 
+def test_file_that_is_called_like_an_official_one_does_not_make_the_folder_one(tmp_path):
+    write(tmp_path, SPLIT | {"notes_batch_1.txt": b"from the garden"})
+    assert find_dataset(str(tmp_path), size=8).class_names == list(COLOURS)
+
+
 def test_a_fifth_of_each_class_is_set_aside_for_the_test(tmp_path):
     dataset = find_dataset(write(tmp_path / "mine", files((10, 20, 2))))
     assert np.bincount(dataset.y_train).tolist() == [8, 16, 1]
