@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import pty
+import shlex
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,8 @@ def test_missing_keras_is_explained(tmp_path):
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
     assert "compare.py: error: No module named 'numpy': activate the environment" in ended.stderr
-    assert f"`source {ROOT}/.venv/bin/activate`" in ended.stderr  # from any folder
+    activate = shlex.quote(str(ROOT / ".venv/bin/activate"))
+    assert f"`source {activate}`" in ended.stderr  # from any folder
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_pictures_are_labelled_by_their_folders(tmp_path):
 
 def test_file_that_is_called_like_an_official_one_does_not_make_the_folder_one(tmp_path):
     write(tmp_path, SPLIT | {"notes_batch_1.txt": b"from the garden"})
-    assert find_dataset(str(tmp_path), size=8).class_names == list(COLOURS)
+    assert find_dataset(str(tmp_path), image_size=8).class_names == tuple(COLOURS)
 
 
 def test_a_fifth_of_each_class_is_set_aside_for_the_test(tmp_path):
