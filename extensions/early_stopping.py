@@ -2,8 +2,8 @@
 
 The weights of the best epoch are restored. What a network learns last helps least on new images, so
 stopping early saves time and prevents overfitting at once, though accuracy may go on rising while
-the loss does, too. As in reduce_on_plateau, a tenth of the
-training images decides, and the test set is used once, at the end.
+the loss does, too. As in reduce_on_plateau, a tenth of the training images decides, and the test
+set is used once, at the end.
 
 Idea: Prechelt 1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3
 """

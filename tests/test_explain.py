@@ -220,7 +220,7 @@ def texts(figure):
     return " ".join(text.get_text() for text in everywhere if text.get_text())
 
 
-@pytest.mark.parametrize("name", ["baseline3", "speedrun"])
+@pytest.mark.parametrize("name", ["baseline3", "speedrun", "transfer_vgg16"])
 def test_picture_shows_the_photo_and_tells_the_rest(tmp_path, monkeypatch, name):
     keras.config.set_dtype_policy("mixed_bfloat16")
     told = []
@@ -245,7 +245,7 @@ def test_picture_shows_the_photo_and_tells_the_rest(tmp_path, monkeypatch, name)
     for guess in guesses:
         label, percent, _ = guess.split()
         assert f"what speaks for\n{label}, {percent} %" in told
-    last = {"baseline3": "conv2d_5", "speedrun": "activation_6"}
+    last = {"baseline3": "conv2d_5", "speedrun": "activation_6", "transfer_vgg16": "block5_conv3"}
     assert f"Grad-CAM on {last[name]}" in told
     maps = {"baseline3": "block 3: 8x8, 8 of 128", "speedrun": "block 4: 3x3, 8 of 256"}
     assert maps.get(name, "block 5: 2x2, 8 of 512 feature maps") in told

@@ -445,9 +445,8 @@ def test_each_earlier_model_is_kept(tmp_path):
 
 
 def test_missing_model_is_explained(tmp_path):
-    with pytest.raises(
-        UsageError, match=r"no model .*missing\.h5: .*finalize.py --model .* --sample"
-    ):
+    told = r"no model .*missing\.h5: .*finalize.py --model .*missing\.h5 --sample"
+    with pytest.raises(UsageError, match=told):
         load_final_model(tmp_path / "missing.h5")
 
 

@@ -164,10 +164,10 @@ def test_pictures_of_any_size_and_classes_are_learned(tmp_path):
     for name, colour in colours.items():
         (tmp_path / "mine" / name).mkdir(parents=True)
         for number in range(15):
-            pixels = np.clip(random.normal(colour, 25, size=(40, 40, 3)), 0, 255).astype("uint8")
+            pixels = np.clip(random.normal(colour, 25, size=(64, 64, 3)), 0, 255).astype("uint8")
             Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{number}.png")
     ended = call(
-        "extensions/transfer_shipped.py", "--data", "mine", "--image-size", 40, "--epochs", 20,
+        "extensions/transfer_shipped.py", "--data", "mine", "--image-size", 64, "--epochs", 20,
         cwd=tmp_path,
     )  # fmt: skip
     assert ended.code == 0, ended.errors
