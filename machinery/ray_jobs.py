@@ -32,6 +32,7 @@ from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_CONNECT = 5
+SECONDS_TO_FETCH = 120
 
 # What a run needs of the project. Data sets, environments and results beside it can be large.
 CODE = {"harness.py", "data", "experiments", "extensions", "machinery", "models"}
@@ -162,12 +163,14 @@ class Task:
         # the node imports its own copy.
         task = ray.remote(max_retries=0, **need)(run_on_node)
         self.reports = task.remote(job.name, job.seed, job.fold, words, contents, need["num_cpus"])
+        # A report that was on its way when its node died never comes, nor fails: the end does both.
+        self.news = [self.reports, self.reports.completed()]
 
     def poll(self):
         """Take in what came back; return the exit code, or None."""
-        while self.returncode is None and ray.wait([self.reports], timeout=0)[0]:
+        while self.returncode is None and ray.wait(self.news, timeout=0)[0]:
             try:
-                code, output, contents = ray.get(next(self.reports))
+                code, output, contents = ray.get(next(self.reports), timeout=SECONDS_TO_FETCH)
             except (RayTaskError, RuntimeEnvSetupError) as error:  # every other try would fail, too
                 self.end(1, f"{error}\n")
             except RayError as error:

@@ -198,6 +198,32 @@ def test_lost_worker_and_lost_node(tmp_path, cluster):
     assert left_behind(tmp_path) == left_behind(alone)
 
 
+def test_run_whose_report_is_lost_on_its_way_is_lost(tmp_path, cluster, ray_jobs, monkeypatch):
+    def report_much(*run):
+        yield None, "", [bytes(2**26)]
+        time.sleep(300)
+
+    monkeypatch.setattr(ray_jobs, "run_on_node", report_much)
+    monkeypatch.setattr(ray_jobs, "ROOT", tmp_path)  # no code need be sent
+    node = cluster.add_node(num_cpus=1, resources={"doomed": 1})
+    run = Namespace(settings={}, options=Namespace(mixed_precision=False, data=None, sample=True))
+    job = Namespace(
+        files=RunFiles.of(tmp_path, "baseline1"), name="baseline1", seed=0, fold=None, run=run,
+        log=tmp_path / "baseline1.log",
+    )  # fmt: skip
+    ray_jobs.connect(cluster.address)
+    try:
+        task = ray_jobs.Task(job, ["baseline1.py"], {"num_cpus": 1, "resources": {"doomed": 1}})
+        wait_until(task.reports.next_ready)
+        assert task.poll() is None  # which asks for the report
+        time.sleep(0.03)
+        cluster.remove_node(node, allow_graceful=False)
+        wait_until(lambda: task.poll() is not None)
+    finally:
+        ray_jobs.ray.shutdown()
+    assert task.returncode == -signal.SIGKILL and "Lost: " in job.log.read_text()
+
+
 def test_failed_runs_are_told_and_the_others_go_on(tmp_path, cluster):
     with ctrl_c_after(1):  # unfinished, and of other settings: in the way
         call("experiments/baseline1.py", *TINY, "--epochs", 2, cwd=tmp_path)
