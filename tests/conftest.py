@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gc
 import io
 import json
 import os
@@ -34,6 +35,8 @@ ROOT = Path(__file__).parents[1]
 
 # Two steps an epoch, enough for whatever is not about the accuracy.
 TINY = ("--sample", "--limit", 20)
+
+gc.freeze()  # TensorFlow's objects stay: no garbage collection need look at them
 
 # A shell starts background jobs with Ctrl-C ignored, and so would be the scripts tested here.
 signal.signal(signal.SIGINT, signal.default_int_handler)

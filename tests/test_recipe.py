@@ -43,7 +43,7 @@ def edited(before, after):
     """The differences between two experiments, each taken as a new process would."""
     recipes = []
     for each in (before, after):
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         recipes.append(recipe_of(each, each.define_model()))
     return differences(*recipes)
 
