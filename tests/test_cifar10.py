@@ -7,9 +7,11 @@ import pickle
 import struct
 import sys
 import tarfile
+import tempfile
 import tracemalloc
 import zipfile
 import zlib
+from pathlib import Path
 
 from data import cifar10
 from data.cifar10 import SAMPLE
@@ -298,11 +300,7 @@ def png(width, height, pixels=b""):
 
 def packed_zeros(count):
     """Zeros that take a thousandth of their number."""
-    content = io.BytesIO()
-    with gzip.GzipFile(fileobj=content, mode="wb") as file:
-        for _ in range(count // 2**20):
-            file.write(bytes(2**20))
-    return content.getvalue()
+    return gzip.compress(bytes(2**20)) * (count // 2**20)
 
 
 def tar(*members, **pax):
@@ -366,7 +364,7 @@ HOSTILE = {
     "encrypted": lambda: encrypted(zipped("x_train.npy", b"x" * 1000)),
     "lzma": lambda: zipped("x_train.npy", b"x" * 1000).replace(b"\x08\0", b"\x0e\0"),
     "unknown method": lambda: zipped("x_train.npy", b"x" * 1000).replace(b"\x08\0", b"\x63\0"),
-    "zip bomb": lambda: zipped("x_train.npy", bytes(2**29)),
+    "zip bomb": lambda: zipped("x_train.npy", bytes(2**29), compresslevel=1),
     "bzip2 bomb": lambda: zipped("x_train.npy", bytes(2**29), zipfile.ZIP_BZIP2).replace(
         struct.pack("<I", 2**29), struct.pack("<I", 1000)
     ),
@@ -403,22 +401,30 @@ def bitmap():
     return content.getvalue()
 
 
-@functools.cache  # some take seconds to make
-def hostile(name):
-    return HOSTILE[name]()
+def refused(function, error=ValueError):
+    """The most bytes that Python took while a file was read, and why it was refused."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(error) as refusal:
+            function()
+        return tracemalloc.get_traced_memory()[1], str(refusal.value)
+    finally:
+        tracemalloc.stop()
+
+
+@functools.cache  # some take seconds to make, and to read
+def refused_path(name):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dataset"
+        path.write_bytes(HOSTILE[name]())
+        return refused(lambda: read_path(path), UsageError)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_damaged_and_hostile_files_are_refused_without_taking_memory(tmp_path, name):
-    (tmp_path / "dataset").write_bytes(hostile(name))
-    tracemalloc.start()
-    try:
-        with pytest.raises(UsageError, match=r"dataset: damaged or foreign \(") as refusal:
-            read_path(tmp_path / "dataset")
-        assert "\n" not in str(refusal.value)
-        assert tracemalloc.get_traced_memory()[1] < 3 * cifar10.MOST_ARCHIVE_BYTES
-    finally:
-        tracemalloc.stop()
+def test_damaged_and_hostile_files_are_refused_without_taking_memory(name):
+    peak, told = refused_path(name)
+    assert "dataset: damaged or foreign (" in told and "\n" not in told
+    assert peak < 3 * cifar10.MOST_ARCHIVE_BYTES
 
 
 REASONS = {
@@ -433,40 +439,27 @@ REASONS = {
     "long picture": "1024 x 10001 pixels",
     "postscript": "cannot identify image",
     "zip bomb": "x_train is longer than",
-    "bzip2 bomb": r"x_train\.npy is not packed with deflate",
-    "lzma": r"x_train\.npy is not packed with deflate",
+    "bzip2 bomb": "x_train.npy is not packed with deflate",
+    "lzma": "x_train.npy is not packed with deflate",
 }
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_hostile_files_are_refused_for_what_they_are(tmp_path, name):
-    (tmp_path / "dataset").write_bytes(hostile(name))
-    with pytest.raises(UsageError, match=REASONS[name]):
-        read_path(tmp_path / "dataset")
-
-
-def peak_memory(function):
-    """The most bytes that Python took while a file was read, and refused."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError) as refusal:
-            function()
-        return tracemalloc.get_traced_memory()[1], str(refusal.value)
-    finally:
-        tracemalloc.stop()
+def test_hostile_files_are_refused_for_what_they_are(name):
+    assert REASONS[name] in refused_path(name)[1]
 
 
 def test_archive_is_unpacked_up_to_its_limit_only(monkeypatch):
     bomb = io.BytesIO(packed_zeros(2**26))
     monkeypatch.setattr(cifar10, "MOST_ARCHIVE_BYTES", 2**20)
-    peak, told = peak_memory(lambda: cifar10.read_archive(bomb))
+    peak, told = refused(lambda: cifar10.read_archive(bomb))
     assert peak < 2**24 and told == "it unpacks to more than 1,048,576 bytes"
 
 
 def test_keywords_of_extended_headers_take_no_memory():
     keywords = {f"{number:x}": "1" for number in range(100_000)}
     archive = tar(("data_batch_1", b""), **keywords)
-    peak, told = peak_memory(lambda: cifar10.read_archive(io.BytesIO(archive)))
+    peak, told = refused(lambda: cifar10.read_archive(io.BytesIO(archive)))
     assert peak < 4 * len(archive) and told.startswith("data_batch_1: ")
 
 

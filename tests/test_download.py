@@ -287,7 +287,7 @@ def serving(kind):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/archive.tgz"
         yield Source(type(kind).__name__, url, len(kind.archive))
         server.shutdown()
