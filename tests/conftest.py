@@ -261,8 +261,8 @@ def result(path):
 
 def colours(path):
     """The colours of a picture."""
-    image = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
-    return {tuple(map(int, colour)) for colour in np.unique(image, axis=0)}
+    image = Image.open(path).convert("RGB")
+    return {colour for _, colour in image.getcolors(maxcolors=image.width * image.height)}
 
 
 BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)  # Matplotlib's
