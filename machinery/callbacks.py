@@ -1,10 +1,11 @@
-"""The callbacks of every run: its randomness, its progress bar, its checkpoints, TensorBoard."""
+"""The callbacks of every run: its randomness, Ctrl-C, progress bar, checkpoints, TensorBoard."""
 
 import inspect
 import shutil
+import signal
 import time
 
-from machinery.errors import UsageError
+from machinery.errors import UsageError, on_ctrl_c
 
 import keras
 import numpy as np
@@ -34,6 +35,32 @@ class SeedEachEpoch(keras.callbacks.Callback):
         for variable in self.model.non_trainable_variables:
             if variable.name == "seed_generator_state":
                 variable.assign(random.integers(2**31, size=2))
+
+
+class LeaveBetweenSteps(keras.callbacks.Callback):
+    """Lets Ctrl-C wait for the end of the step.
+
+    In the middle of one, TensorFlow's code in C++ may call Python and lose, or change, what is
+    raised there: then training would go on. A second Ctrl-C does not wait.
+    """
+
+    def on_train_begin(self, logs=None):
+        self.asked = False
+        on_ctrl_c(self.ask)
+
+    def ask(self, signal_number, frame):
+        self.asked = True
+        on_ctrl_c(signal.default_int_handler)
+
+    def leave_if_asked(self, step_or_epoch=None, logs=None):
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_epoch_begin = on_train_batch_end = on_test_batch_end = leave_if_asked
+
+    def on_train_end(self, logs=None):
+        on_ctrl_c(signal.default_int_handler)
+        self.leave_if_asked()
 
 
 class Progress(keras.callbacks.ProgbarLogger):

@@ -9,7 +9,14 @@ from datetime import datetime
 
 from data.download import find_dataset
 from data.splits import balanced_indices, hold_out
-from machinery.callbacks import Progress, SaveProgress, SeedEachEpoch, log_history, tensorboard
+from machinery.callbacks import (
+    LeaveBetweenSteps,
+    Progress,
+    SaveProgress,
+    SeedEachEpoch,
+    log_history,
+    tensorboard,
+)
 from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
 from machinery.errors import DamagedError, UsageError, first_line, is_out_of_memory
@@ -277,6 +284,7 @@ class Run:
         if self.options.tensorboard:
             logs = [tensorboard(self.files.logs, self.history, self.evaluated_on)]
         return [
+            LeaveBetweenSteps(),
             SeedEachEpoch(self.options.seed, batches),
             *others,
             *logs,

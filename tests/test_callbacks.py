@@ -1,5 +1,6 @@
 import csv
 import re
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -58,6 +59,40 @@ def test_what_an_epoch_draws_depends_on_seed_and_epoch_alone(seeded):
     for other in (*others, drawn(*seeded, epoch=2)):
         for part, same in zip(other, third, strict=True):
             assert part != same
+
+
+class PressCtrlC(keras.callbacks.Callback):
+    """In the middle of the second step, where nothing comes of what is raised, as within C++."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times, self.raised, self.steps = times, 0, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.steps += 1
+        if self.steps == 2:
+            for _ in range(self.times):
+                try:
+                    signal.raise_signal(signal.SIGINT)
+                except KeyboardInterrupt:
+                    self.raised += 1
+
+
+@pytest.mark.parametrize(("times", "raised"), [(1, 0), (2, 1)])
+def test_ctrl_c_is_not_lost_and_the_second_does_not_wait(tmp_path, times, raised):
+    pressed = PressCtrlC(times)
+    ended = train(Experiment(tiny_network, 9, callbacks=(pressed,)), *TINY, cwd=tmp_path)
+    assert ended.code == 130 and "0 of 20 epochs are saved" in ended.errors
+    assert (pressed.steps, pressed.raised) == (2, raised)
+
+
+def test_ctrl_c_at_the_end_of_the_last_epoch_is_not_lost(tmp_path):
+    press = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: signal.raise_signal(signal.SIGINT)
+    )
+    experiment = Experiment(tiny_network, 9, callbacks=(press,))
+    ended = train(experiment, *TINY, "--epochs", 1, cwd=tmp_path)
+    assert ended.code == 130 and "1 of 1 epochs are saved" in ended.errors
 
 
 def test_batches_are_told_their_epoch(seeded):
