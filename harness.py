@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from data.batches import Batches, TrainingBatches
 from data.download import find_dataset
-from data.splits import balanced_indices, hold_out
+from data.splits import balanced_indices, train_val_test_split
 from machinery.errors import readable_errors
 from machinery.fast_layers import fuse_batch_norm
 from machinery.figures import save_figure
@@ -82,36 +82,28 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         name, experiment: the experiment; see `run_test_harness`.
         options: what `parse_options` returned.
         save_as: what the files are called. None calls them after the experiment.
-        save_model: function of the trained model and its result, called before the run counts as
-            finished. None discards the model.
+        save_model: function of the trained model and its result. None discards the model.
     """
     with begin_run(save_as or name, name, experiment, options) as run:
         if run.finished:  # --resume, but all that may be left to do is to draw
-            summarize_diagnostics(*run.picture)
-            run.finish()
-            return
+            return summarize_diagnostics(*run.picture)
 
         # 1. Load the images and their labels: begin_run has found the dataset, or downloaded it.
         trainX, trainY, testX, testY = load_dataset(run.dataset, options.limit)
         # The tutorial evaluates on the test set after each epoch. To choose between models, take
         # --validation holdout or --fold, which set some of the training images aside for that.
-        valX, valY = testX, testY
-        if run.evaluated_on == "validation":
-            (trainX, trainY), (valX, valY) = hold_out(trainX, trainY, options.fold)
-        elif run.evaluated_on is None:  # finalize.py --all-images
-            trainX, trainY = np.concatenate([trainX, testX]), np.concatenate([trainY, testY])
-            testX, testY = testX[:0], testY[:0]
+        (trainX, trainY), (valX, valY), (testX, testY) = train_val_test_split(
+            (trainX, trainY), (testX, testY), run.evaluated_on, options.fold
+        )
 
         # 2. Prepare the pixels: each batch calls prep_pixels when it is needed.
         train = TrainingBatches(trainX, trainY, run.batch_size, prep_pixels, experiment.augment)
         validation = Batches(valX, valY, run.batch_size, prep_pixels)
-        test = Batches(testX, testY, run.batch_size, prep_pixels)
 
         # 3. Define the model, with a fixed seed: the same machine repeats the same numbers.
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(options.seed)
-        # Mixed precision: weights and their updates in float32, layers compute in bfloat16.
-        # Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
+        # Weights stay in float32, layers compute in bfloat16: https://arxiv.org/abs/1710.03740
         keras.config.set_dtype_policy("mixed_bfloat16" if options.mixed_precision else "float32")
         model = experiment.define_model(trainX.shape[1:], trainY.shape[1])
         if experiment.learning_rate:
@@ -136,8 +128,8 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             tested = experiment.test_time_augmentation(model)
         measured = {}
         if run.evaluated_on:
+            test = Batches(testX, testY, run.batch_size, prep_pixels)
             measured = tested.evaluate(test, verbose=0, return_dict=True)
-
         if options.fold:  # run_all.py --folds looks for doubtful labels in them
             run.save_predictions(tested.predict(validation, verbose=0), valY)
 
@@ -145,10 +137,9 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         result = run.result_of(model, measured, len(trainX), len(valX), len(testX))
         print(accuracy_line(result["test_accuracy"], run.remarks()))
         if save_model:
-            save_model(model, result)
+            save_model(model, result)  # before the run counts as finished
         run.save_result()
         summarize_diagnostics(*run.picture)
-        run.finish()
 
 
 def load_dataset(dataset=None, limit=None):

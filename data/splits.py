@@ -88,6 +88,26 @@ def deal_into_folds(labels, count):
     return folds
 
 
+def train_val_test_split(train, test, evaluated_on, fold=None):
+    """Return what to train on, what to evaluate on after each epoch, and what to test on at last.
+
+    Args:
+        train, test: images (n, height, width, channels) and one-hot labels (n, classes), a pair.
+        evaluated_on: "test": the test images, as the tutorial does; "validation": some of the
+            training images, held out; None: nothing, and all images are for training.
+        fold: which part to hold out, see `hold_out`.
+
+    Returns:
+        Three pairs like those of the arguments. Without a test, the last two have no images.
+    """
+    if evaluated_on == "validation":
+        return *hold_out(*train, fold), test
+    if evaluated_on == "test":
+        return train, test, test
+    nothing = tuple(array[:0] for array in test)
+    return tuple(map(np.concatenate, zip(train, test, strict=True))), nothing, nothing
+
+
 def hold_out(images, labels, fold=None, class_names=None):
     """Split a part of each class off, to choose by without looking at the test set.
 

@@ -52,9 +52,9 @@ RECORD_FORM = {"epochs_trained": int, "stopped": bool, "started": str, "recipe":
 
 @contextlib.contextmanager
 def begin_run(name, experiment_name, experiment, options):
-    """Yield the `Run` that the options ask for, with its images; say on Ctrl-C how to go on.
+    """Yield the `Run` that the options ask for, with its images, and finish it afterwards.
 
-    The files of an earlier, finished run are archived.
+    The files of an earlier, finished run are archived. Ctrl-C prints how to go on.
 
     Args:
         name: what the run's files are called.
@@ -83,6 +83,7 @@ def begin_run(name, experiment_name, experiment, options):
                 run.begin(earlier)
             has_begun = True
             yield run
+            run.finish()
         except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C ends `| tee`, too
             saved = f"{run.epochs_trained} of {run.epochs} epochs are saved in "
             print(

@@ -1,5 +1,5 @@
 from data.download import find_dataset
-from data.splits import Fold, balanced_indices, deal_into_folds, hold_out
+from data.splits import Fold, balanced_indices, deal_into_folds, hold_out, train_val_test_split
 from machinery.errors import UsageError
 
 import keras
@@ -115,3 +115,26 @@ def test_sample_is_the_first_images_of_each_class(sample):
     np.testing.assert_array_equal(full.y_train[train], sample.y_train)
     np.testing.assert_array_equal(full.x_test[test], sample.x_test)
     np.testing.assert_array_equal(full.y_test[test], sample.y_test)
+
+
+def six_and_four_images():
+    """Training and test images whose pixels tell which one each is, and their labels."""
+    images = np.arange(10, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    labels = keras.utils.to_categorical(np.arange(10) % 2, 2)
+    return (images[:6], labels[:6]), (images[6:], labels[6:])
+
+
+@pytest.mark.parametrize(
+    ("evaluated_on", "fold", "expected"),
+    [
+        ("test", None, ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9], [6, 7, 8, 9])),
+        ("validation", None, ([2, 3, 4, 5], [0, 1], [6, 7, 8, 9])),
+        ("validation", Fold(2, 3), ([0, 1, 4, 5], [2, 3], [6, 7, 8, 9])),
+        (None, None, ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [], [])),
+    ],
+)
+def test_images_are_for_training_validation_and_test(evaluated_on, fold, expected):
+    parts = train_val_test_split(*six_and_four_images(), evaluated_on, fold)
+    assert tuple(images.flatten().tolist() for images, _ in parts) == expected
+    for images, labels in parts:
+        assert labels.argmax(axis=1).tolist() == (images.flatten() % 2).tolist()
