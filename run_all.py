@@ -33,6 +33,7 @@ from machinery.callbacks import duration
 from machinery.diagnosis import draw_doubtful_labels
 from machinery.environment import pin_to, usable_cores
 from machinery.errors import UsageError, readable_errors
+from machinery.inspection import operations_per_image
 from machinery.lock import owner_of
 from machinery.options import (
     ROOT,
@@ -47,7 +48,7 @@ from machinery.options import (
     writable_folder,
 )
 from machinery.records import read_history, read_predictions, read_result
-from machinery.run import Run, operations_per_image
+from machinery.run import Run
 
 import numpy as np
 

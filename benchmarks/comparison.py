@@ -9,6 +9,7 @@ from typing import NamedTuple
 from data.cifar10 import CIFAR10_TRAINING_IMAGES, SAMPLE_TRAINING_IMAGES
 from data.download import find_dataset
 from experiments import TUTORIAL, load_experiment
+from machinery.inspection import operations_per_image
 from machinery.options import (
     add_data,
     add_mixed_precision,
@@ -16,7 +17,6 @@ from machinery.options import (
     script_parser,
     whole_number,
 )
-from machinery.run import operations_per_image
 
 import tensorflow as tf
 from workers import BATCH_SIZE, Worker

@@ -7,6 +7,8 @@ import math
 from functools import partial
 from itertools import groupby
 
+from machinery.inspection import innermost_layers
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -74,11 +76,6 @@ def look_inside(model, images):
         layer.call = partial(call_and_keep, layer, layer.call)
     model(images, training=False)  # random layers would flip and shift the photo otherwise
     return outputs
-
-
-def innermost_layers(model):
-    for layer in model.layers:
-        yield from innermost_layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def find_blocks(outputs):

@@ -21,7 +21,7 @@ from machinery.checkpoint import load_checkpoint, save_checkpoint
 from machinery.environment import thread_limit, usable_cores
 from machinery.errors import DamagedError, UsageError, first_line, is_out_of_memory
 from machinery.files import archive, blame, replace_when_complete
-from machinery.grad_cam import innermost_layers
+from machinery.inspection import name_of_loss, operations_per_image
 from machinery.lock import only_owner
 from machinery.options import SAMPLE_BATCH_DIVISOR, SAMPLE_EPOCHS, tensorboard_command
 from machinery.recipe import differences, recipe_of
@@ -438,38 +438,6 @@ def trained_in(model):
 
 def shapes(model):
     return [variable.shape for variable in trained_in(model)]
-
-
-def name_of_loss(model):
-    """Return what a model's loss is made of, for the axes of pictures."""
-    name = str(getattr(model.loss, "name", model.loss))
-    name = "cross-entropy" if "cross" in name and "focal" not in name else "loss"
-    if smoothing := getattr(model.loss, "label_smoothing", 0):
-        name += f" to labels smoothed by {smoothing:g}"
-    if any(layer.activity_regularizer for layer in model.layers):  # for what a layer puts out
-        return f"{name} + penalties"
-    if not model.losses:
-        return name
-    kernels = [getattr(layer, "kernel_regularizer", None) for layer in model.layers]
-    factors = sorted({float(each.l2) for each in kernels if hasattr(each, "l2")})
-    told = f" ({', '.join(f'{factor:g}' for factor in factors)})" if factors else ""
-    return f"{name} + penalty for weights{told}"
-
-
-def operations_per_image(model):
-    """Return the floating-point operations of a training step per image.
-
-    Counts the multiplications and additions of convolutions and dense layers, which are nearly
-    all: one matrix multiplication forward, one backward for the gradient of the weights and one for
-    that of the inputs, where these are needed.
-    """
-    operations, trained_before = 0, False
-    for layer in innermost_layers(model):
-        if hasattr(layer, "kernel"):
-            product = 2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1])
-            operations += product * (1 + layer.trainable + trained_before)
-            trained_before |= layer.trainable
-    return float(operations)
 
 
 def software():
