@@ -104,7 +104,7 @@ def test_mistake_in_a_script_of_the_users_own_is_told_with_its_line(tmp_path):
     ended = run("experiments/mine.py", "--sample", cwd=tmp_path, root=copy, TMPDIR=str(tmp_path))
     assert ended.code == 1 and "Traceback" not in ended.errors
     assert "mine.py: unforeseen error: TypeError: " in ended.errors
-    assert "unexpected keyword argument 'epoch'" in ended.errors  # Python 3.13 guesses what is meant
+    assert "unexpected keyword argument 'epoch'" in ended.errors  # 3.13 guesses more
     assert f", in line {line} of experiments/mine.py. The details" in ended.errors
 
 
