@@ -81,17 +81,17 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
     Args:
         name, experiment: the experiment; see `run_test_harness`.
         options: what `parse_options` returned.
-        save_as: what the files are called. None calls them after the experiment.
+        save_as: what the files are called, NAME above. None names them after the experiment.
         save_model: function of the trained model and its result. None discards the model.
     """
     with begin_run(save_as or name, name, experiment, options) as run:
-        if run.finished:  # --resume, but all that may be left to do is to draw
+        if run.finished:  # --resume, but only the picture may be missing
             return summarize_diagnostics(*run.picture)
 
         # 1. Load the images and their labels: begin_run has found the dataset, or downloaded it.
         trainX, trainY, testX, testY = load_dataset(run.dataset, options.limit)
-        # The tutorial evaluates on the test set after each epoch. To choose between models, take
-        # --validation holdout or --fold, which set some of the training images aside for that.
+        # The tutorial evaluates on the test set after each epoch: run.evaluated_on is "test". To
+        # choose between models, use --validation holdout or --fold, which hold training images out.
         (trainX, trainY), (valX, valY), (testX, testY) = train_val_test_split(
             (trainX, trainY), (testX, testY), run.evaluated_on, options.fold
         )
@@ -110,7 +110,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
             model.optimizer.learning_rate = experiment.learning_rate(len(train), run.epochs)
         if experiment.initialize:
             experiment.initialize(model, trainX)
-        run.resume_if_interrupted(model)
+        run.start_or_resume(model)
         fuse_batch_norm(model)  # computes Keras's layers faster, see machinery/fast_layers.py
 
         # 4. Evaluate: train, and evaluate after each epoch.
@@ -127,10 +127,10 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         if experiment.test_time_augmentation:
             tested = experiment.test_time_augmentation(model)
         measured = {}
-        if run.evaluated_on:
+        if run.evaluated_on:  # the last epoch again, unless a callback restored a better one
             test = Batches(testX, testY, run.batch_size, prep_pixels)
             measured = tested.evaluate(test, verbose=0, return_dict=True)
-        if options.fold:  # run_all.py --folds looks for doubtful labels in them
+        if options.fold:  # run_all.py --folds looks for doubtful labels among the predictions
             run.save_predictions(tested.predict(validation, verbose=0), valY)
 
         # 5. Present the accuracy and the learning curves.
@@ -155,7 +155,8 @@ def load_dataset(dataset=None, limit=None):
         trainY, testY: float64 one-hot labels, (n, 10) of CIFAR-10.
 
     Raises:
-        UsageError: if CIFAR-10 can't be had, or there are fewer training images than the limit.
+        UsageError: if CIFAR-10 can't be had, or the limit is above the number of training images
+            or below that of classes.
     """
     dataset = dataset or find_dataset()
     trainX, trainY, testX, testY = dataset.arrays().values()
@@ -186,9 +187,9 @@ def summarize_diagnostics(history, path, title, loss="loss"):
     """Draw the learning curves: loss above, accuracy below, train blue, test orange.
 
     Args:
-        history: per epoch, a list for each column of NAME.csv; accuracies in percent.
+        history: a list for each column of NAME.csv, of a value per epoch; accuracies in percent.
         path: the PNG to write.
-        title: what stands above the picture.
+        title: of the picture.
         loss: what the loss is made of, for its axis.
     """
     colors = {"train": "tab:blue", "test": "tab:orange", "validation": "tab:orange"}

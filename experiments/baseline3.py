@@ -1,6 +1,6 @@
 """Three VGG blocks: baseline2 plus a block with 128 filters.
 
-The best of the plain networks, and the one that the following experiments improve. It still
+The best of the plain networks, and the one that the following experiments improve on. It still
 overfits: the training accuracy pulls away from the test accuracy.
 
 Idea: Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556

@@ -201,8 +201,8 @@ class Run:
         is_cifar10 = self.options.sample or self.dataset.is_cifar10()
         return self.experiment.published_accuracy if is_cifar10 else None
 
-    def resume_if_interrupted(self, model):
-        """Give a new model the weights and the optimizer's state of the latest checkpoint, if any.
+    def start_or_resume(self, model):
+        """Give a model the weights and optimizer's state of the latest checkpoint, if there is one.
 
         All else is what the code says, whatever the checkpoint was compiled with. Then print what
         is trained.
