@@ -127,7 +127,7 @@ def run_experiment(name, experiment, options, save_as=None, save_model=None):
         if experiment.test_time_augmentation:
             tested = experiment.test_time_augmentation(model)
         measured = {}
-        if run.evaluated_on:  # the last epoch again, unless a callback restored a better one
+        if run.evaluated_on:  # in a plain run, as after the last epoch
             test = Batches(testX, testY, run.batch_size, prep_pixels)
             measured = tested.evaluate(test, verbose=0, return_dict=True)
         if options.fold:  # run_all.py --folds looks for doubtful labels among the predictions

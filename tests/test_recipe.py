@@ -249,5 +249,5 @@ def uses_pythons_own(images, indices, epoch, random):
 
 def test_code_of_pythons_own_is_not_looked_into():
     described = describe(uses_pythons_own)
-    assert described["Path"] == f"{Path.__module__}.Path"  # pathlib, or a part of it
+    assert described["Path"] in ("pathlib.Path", "pathlib._local.Path")  # the latter in Python 3.13
     assert "json" not in described  # a module
