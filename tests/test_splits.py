@@ -84,6 +84,13 @@ def test_folds_are_of_equal_size_and_have_equally_many_of_each_class(sample, ima
         assert np.ptp(of_class[1:]) <= 1
 
 
+def test_folds_are_dealt_in_the_order_of_the_images():
+    labels = np.tile(np.array([1, 0], np.uint8), 50)
+    folds = deal_into_folds(labels, 3)
+    assert folds[labels == 0].tolist() == [1, 2, 3] * 16 + [1, 2]
+    assert folds[labels == 1].tolist() == [3, 1, 2] * 16 + [3, 1]
+
+
 def test_every_image_is_held_out_in_exactly_one_fold(sample):
     one_hot = keras.utils.to_categorical(sample.y_train, 10)
     held_out = []
@@ -98,6 +105,11 @@ def test_every_image_is_held_out_in_exactly_one_fold(sample):
 def test_more_folds_than_images_are_refused():
     with pytest.raises(UsageError, match="3 training images are too few for 4 folds"):
         deal_into_folds(np.array([0, 1, 2], np.uint8), 4)
+
+
+@pytest.mark.parametrize("text", ["1/2", "2/2", "100/100"])
+def test_a_fold_is_written_as_it_is_read(text):
+    assert str(Fold.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["0/5", "6/5", "1/1", "1/101", "5", "1/5/5", "-1/5", "a/b", ""])
