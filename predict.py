@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # this copy of the project
 
-from data.folder import is_hidden
+from data.folder import walk
 from data.image import DEER, load_image, load_whole
 from harness import prep_pixels
 from machinery.errors import UsageError, printable, readable_errors
@@ -116,9 +116,8 @@ def photos(paths, fail):
             found.append(path)
             continue
         closed = []
-        files = [Path(place, name) for place, _, names in os.walk(path, onerror=closed.append)
-                 for name in names]  # fmt: skip
-        inside = [file for file in files if not is_hidden(file.relative_to(path).parts)]
+        inside = [Path(place, name) for place, _, names in walk(path, onerror=closed.append)
+                  for name in names]  # fmt: skip
         for error in closed:
             fail(f"{error.filename}: {error.strerror}")
         if not inside and not closed:

@@ -9,6 +9,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable
+from itertools import filterfalse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ def read_folder(folder, size):
     def refuse(error):  # a folder that can't be read: its pictures would be missing silently
         raise error
 
-    for place, names_of_folders, names_of_files in os.walk(root, onerror=refuse):
+    for place, names_of_folders, names_of_files in walk(root, onerror=refuse):
         for path in (Path(place, name) for name in (*names_of_folders, *names_of_files)):
             if path.is_symlink() and (
                 path.is_dir() or not Path(os.path.realpath(path)).is_relative_to(root)
@@ -88,7 +89,7 @@ def read_zip(path, archive, size):
         name = member.filename.replace("\\", "/")  # some programs of Windows write it so
         is_folder = name.endswith("/")
         parts = tuple(part for part in name.split("/") if part not in ("", "."))
-        if is_hidden(parts):
+        if any(map(is_hidden, parts)):
             continue
         folders |= {parts[:depth] for depth in range(1, len(parts) + is_folder)}
         if not is_folder:
@@ -112,9 +113,16 @@ def unpacked(archive, member):
     return file
 
 
-def is_hidden(parts):
-    """Tell whether a file is a system's own business: .DS_Store, __MACOSX/ and the like."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+def walk(folder, onerror):
+    """Do as `os.walk`, but leave out what is hidden."""
+    for place, names_of_folders, names_of_files in os.walk(folder, onerror=onerror):
+        names_of_folders[:] = filterfalse(is_hidden, names_of_folders)  # nor are these walked into
+        yield place, names_of_folders, list(filterfalse(is_hidden, names_of_files))
+
+
+def is_hidden(name):
+    """Tell whether a file or folder is the system's own: .DS_Store, __MACOSX and the like."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def split_of(folder):
@@ -136,7 +144,7 @@ def read_pictures(path, folders, pictures, size):
         pictures: a list of `Picture`.
         size: see `read_folder`, for what is returned and raised, too.
     """
-    folders = {composed(parts) for parts in folders if not is_hidden(parts)}
+    folders = set(map(composed, folders))
     tops = {parts[0] for parts in folders}
     splits = [split_of(top) for top in tops]
     has_splits = any(splits)
@@ -148,9 +156,7 @@ def read_pictures(path, folders, pictures, size):
         found = f"the class {class_names[0]} alone" if class_names else "no classes"
         raise UsageError(f"{path} has {found}, and there must be two at least: {FORM}")
 
-    pictures = [
-        each._replace(parts=composed(each.parts)) for each in pictures if not is_hidden(each.parts)
-    ]
+    pictures = [each._replace(parts=composed(each.parts)) for each in pictures]
     pictures.sort(key=lambda each: each.parts)
     in_classes = [each for each in pictures if len(each.parts) > depth + 1]
     if len(in_classes) < len(pictures):

@@ -102,7 +102,7 @@ def to_rgb(image):
         gray = np.array(image, dtype=np.float32)  # changed in place: it may be large
         brightest = gray.max(where=np.isfinite(gray), initial=0)
         white = 65535 if brightest > 255 else 255 if brightest > 1 else 1
-        np.nan_to_num(gray, copy=False, posinf=white, neginf=0)
+        np.nan_to_num(gray, copy=False)
         np.clip(gray, 0, white, out=gray)
         gray *= 255 / white
         image = Image.fromarray(np.rint(gray, out=gray).astype(np.uint8))

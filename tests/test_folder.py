@@ -231,11 +231,17 @@ def test_pictures_in_a_zip_that_can_not_be_unpacked_are_counted(tmp_path, monkey
     path = write_zip(tmp_path / "mine.zip", files((15, 15)))
     content = io.BytesIO(path.read_bytes())
     with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("green/bomb.png", bytes(10**8))
+        archive.writestr("green/long.png", picture((0, 200, 0)) + bytes(10**6))
     path.write_bytes(encrypted(content.getvalue()))  # the first
     dataset = find_dataset(path)
     assert len(dataset.x_train) + len(dataset.x_test) == 29
     assert "Left out, as no pictures: 2 files" in capsys.readouterr().out
+
+
+def test_picture_in_a_zip_that_is_left_out_is_named(tmp_path, capsys):
+    content = files((10, 10)) | {"green/phone.heic": b"    ftypheic"}
+    find_dataset(write_zip(tmp_path / "mine.zip", content))
+    assert "for example green/phone.heic is HEIC" in capsys.readouterr().out
 
 
 def test_class_may_be_called_a_batch(tmp_path):
@@ -287,6 +293,15 @@ def test_symbolic_link_that_leaves_the_folder_is_refused(tmp_path, target):
     outside = tmp_path / "secret" / ("a.png" if target == "file" else "")
     (tmp_path / "mine" / "green" / "link.png").symlink_to(outside)
     assert "link.png is a symbolic link: put a copy in its place" in refusal(tmp_path / "mine")
+
+
+def test_what_is_hidden_is_left_alone(tmp_path, capsys):
+    content = SPLIT | {name: b"x" for name in (".git/HEAD", "train/.DS_Store", "test/red/._1.png")}
+    folder = write(tmp_path / "mine", content)
+    (folder / ".venv").symlink_to(tmp_path)
+    (folder / "train" / "red" / ".link.png").symlink_to("/etc/passwd")
+    assert find_dataset(folder).class_names == ("blue things", "green", "red")
+    assert "Left out" not in capsys.readouterr().out
 
 
 def test_pictures_in_train_and_test_are_counted(tmp_path, capsys):

@@ -53,7 +53,8 @@ def test_gray_in_floats_is_scaled_by_its_white(tmp_path, white):
     np.testing.assert_allclose(pixels[0, :, 0], np.linspace(0, 255, 32), atol=1)
 
 
-@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan, -20])
 def test_odd_pixels_of_a_gray_picture_leave_the_others(tmp_path, odd):
     gray = np.tile(np.linspace(0, 255, 32).astype(np.float32), (32, 1))
     gray[0, 0] = odd
