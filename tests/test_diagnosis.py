@@ -4,6 +4,8 @@ from machinery.diagnosis import (
     calibration,
     confusion_matrix,
     draw_confusion,
+    draw_doubtful_labels,
+    draw_images,
     draw_mistakes,
     draw_reliability,
     fit_temperature,
@@ -16,14 +18,20 @@ import pytest
 NAMES = ["cat", "dog", "frog"]
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """What is drawn, in place of the files."""
+    drawn = []
+    monkeypatch.setattr(diagnosis, "save_figure", lambda figure, path: drawn.append(figure))
+    return drawn
+
+
 def test_confusion_has_what_it_is_in_rows_and_what_is_said_in_columns():
     counts = confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
 
 
-def test_of_many_classes_those_in_the_most_mistakes_are_drawn(monkeypatch, tmp_path):
-    drawn = []
-    monkeypatch.setattr(diagnosis, "save_figure", lambda figure, path: drawn.append(figure))
+def test_of_many_classes_those_in_the_most_mistakes_are_drawn(figures):
     names = [f"class {number}" for number in range(60)]
     labels = np.repeat(np.arange(60), 4)
     labels = np.append(labels, np.full(40, 7))
@@ -31,13 +39,26 @@ def test_of_many_classes_those_in_the_most_mistakes_are_drawn(monkeypatch, tmp_p
     predictions[4 * 10 : 4 * 34 : 4] += 24  # of 10 to 33, one is taken for one of 34 to 57
     predictions[4 * 59 : 4 * 59 + 2] = 3
     predictions[-3:] = 3
-    draw_confusion(labels, predictions, names, "title", tmp_path / "c.png")
-    axes = drawn[0].axes[0]
+    draw_confusion(labels, predictions, names, "title", "c.png")
+    axes = figures[0].axes[0]
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert shown == [text.get_text() for text in axes.get_xticklabels()]
     assert shown == [names[label] for label in (3, 7, *range(10, 32), 59)]
     assert axes.get_title() == "title\n25 of 60 classes, those in the most mistakes"
     assert {text.get_text() for text in axes.texts} == {"0", "2", "3", "4", "41"}
+
+
+def test_rows_of_a_confusion_are_coloured_by_their_shares(figures):
+    labels = np.array([0] * 4 + [1] * 2 + [2])
+    draw_confusion(labels, np.array([0, 0, 0, 1, 1, 1, 0]), NAMES, "title", "c.png")
+    axes, bar = figures[0].axes
+    shares = axes.images[0].get_array()
+    assert shares.tolist() == [[75, 25, 0], [0, 100, 0], [100, 0, 0]]
+    assert axes.images[0].get_clim() == (0, 100)
+    assert bar.get_ylabel() == "of the images of a class (%)"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("what the model says", "what it is")
+    for text, share in zip(axes.texts, shares.flatten(), strict=True):  # is to be read on it
+        assert text.get_color() == ("white" if share > 50 else "black")
 
 
 def true_probabilities(n=20_000):
@@ -87,13 +108,47 @@ def test_surest_mistakes_come_first_with_both_names_and_the_probability(monkeypa
     assert title == "The surest mistakes of mine" and path == "m.png"
 
 
-def test_error_of_the_calibration_is_in_the_picture(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(diagnosis, "save_figure", lambda figure, path: drawn.append(figure))
+def test_each_image_is_below_its_caption(figures):
+    images = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 200)]
+    draw_images(images, ["dark", "light"], "title", "i.png")
+    shown = [axes for axes in figures[0].axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["dark", "light"]
+    assert [axes.images[0].get_array().max() for axes in shown] == [10, 200]
+    assert figures[0].get_suptitle() == "title"
+    assert not any(axes.axison for axes in figures[0].axes)
+
+
+def test_doubtful_labels_come_first_by_how_much_likelier_another_class_is(figures):
+    probabilities = np.array([[0.6, 0.4, 0.0], [0.3, 0.3, 0.4], [0.1, 0.0, 0.9]])
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    draw_doubtful_labels(images, np.array([0, 2, 1]), probabilities, NAMES, "mine", "d.png")
+    captions = [axes.get_title() for axes in figures[0].axes if axes.images]
+    assert captions == [
+        "image 2: dog?\nfrog 90 %", "image 1: frog?\nfrog 40 %", "image 0: cat?\ncat 60 %"
+    ]  # fmt: skip
+    assert figures[0].get_suptitle() == "The most doubtful labels, says mine"
+
+
+def test_how_sure_and_how_right_it_is_is_drawn_in_percent(figures):
+    sure = np.tile([0.9, 0.1], (10, 1))
+    draw_reliability({"mine": calibration(sure, np.array(6 * [0] + 4 * [1]))}, "title", "r.png")
+    upper, lower = figures[0].axes
+    diagonal, curve = upper.lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [100, 100]]
+    points = curve.get_xydata()
+    assert points[~np.isnan(points).any(axis=1)].tolist() == [[pytest.approx(90), 60]]
+    (bars,) = lower.patches
+    shares, edges, _ = bars.get_data()
+    assert shares.sum() == pytest.approx(100) and (edges[0], edges[-1]) == (0, 100)
+    assert edges[shares.argmax()] <= 90 < edges[shares.argmax() + 1]
+    assert upper.get_title() == "title"
+
+
+def test_error_of_the_calibration_is_in_the_picture(figures):
     sure = np.tile([0.9, 0.1], (10, 1))
     curves = {"mine": calibration(sure, np.array(6 * [0] + 4 * [1]))}
     draw_reliability(curves, "title", "r.png")
-    upper, lower = drawn[0].axes
+    upper, lower = figures[0].axes
     axes = upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()
     assert axes == ("is right (%)", "images (%)", "is sure: the largest probability (%)")
     texts = [text.get_text() for text in upper.get_legend().get_texts()]

@@ -1,4 +1,6 @@
-from machinery.intervals import half_width_95, share_interval_95
+from math import gamma, pi, sqrt
+
+from machinery.intervals import T_975, half_width_95, share_interval_95
 
 import numpy as np
 import pytest
@@ -10,6 +12,18 @@ def test_interval_holds_the_truth_in_95_of_100_cases(count):
     samples = random.normal(70, 2, size=(4000, count))
     held = [abs(np.mean(values) - 70) <= half_width_95(values) for values in samples.tolist()]
     assert 0.94 < np.mean(held) < 0.96
+
+
+@pytest.mark.parametrize("freedom", range(1, 31))
+def test_students_t_is_where_97_5_percent_of_its_density_lie_below(freedom):
+    t, steps = T_975[freedom - 1], 100_000
+    scale = gamma((freedom + 1) / 2) / gamma(freedom / 2) / sqrt(freedom * pi)
+
+    def density(x):
+        return scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+
+    below = 0.5 + density((np.arange(steps) + 0.5) * t / steps).sum() * t / steps
+    assert abs(below - 0.975) / density(t) <= 0.00051  # the table has three decimals
 
 
 def test_interval_of_folds_is_wider_as_they_share_their_training_images():

@@ -70,6 +70,19 @@ def test_edited_augmentation_is_named(tmp_path):
     assert "augment" in difference and difference.endswith("was 1, not 2")
 
 
+WHOLE = "def augment(images, labels, indices, epoch, random):\n    {}return images, labels  # {}\n"
+EMPTY = "import keras\nclass Mine(keras.callbacks.Callback):\n    {}\n"
+
+
+def test_comments_and_docstrings_may_be_edited(tmp_path):
+    codes = WHOLE.format("", "as they are"), WHOLE.format('"""Do nothing."""\n    ', "both")
+    one, same = (from_file(tmp_path / f"{k}.py", code) for k, code in enumerate(codes))
+    assert edited(experiment(augment=one), experiment(augment=same)) == []
+    codes = EMPTY.format("pass"), EMPTY.format('"""Does nothing."""')
+    one, same = (from_file(tmp_path / f"{k}.py", code, "Mine")() for k, code in enumerate(codes))
+    assert edited(experiment(callbacks=(one,)), experiment(callbacks=(same,))) == []
+
+
 CALLBACK = """
 import keras
 class Mine(keras.callbacks.Callback):
