@@ -152,7 +152,7 @@ def draw_reliability(curves, title, path):
         label = f"{name}: off by {100 * error:.1f} points on average"
         upper.plot(100 * confidences, 100 * accuracies, marker="o", label=label)
         edges = np.linspace(0, 100, len(shares) + 1)
-        lower.stairs(100 * shares, edges, label=name)
+        lower.stairs(100 * shares, edges)
     upper.set(ylabel="is right (%)")
     upper.set_title(title, wrap=True)
     upper.legend()

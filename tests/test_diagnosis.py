@@ -119,12 +119,12 @@ def test_each_image_is_below_its_caption(figures):
 
 
 def test_doubtful_labels_come_first_by_how_much_likelier_another_class_is(figures):
-    probabilities = np.array([[0.6, 0.4, 0.0], [0.3, 0.3, 0.4], [0.1, 0.0, 0.9]])
+    probabilities = np.array([[0.6, 0.4, 0.0], [0.33, 0.33, 0.34], [0.35, 0.05, 0.6]])
     images = np.zeros((3, 8, 8, 3), np.uint8)
-    draw_doubtful_labels(images, np.array([0, 2, 1]), probabilities, NAMES, "mine", "d.png")
+    draw_doubtful_labels(images, np.array([0, 2, 0]), probabilities, NAMES, "mine", "d.png")
     captions = [axes.get_title() for axes in figures[0].axes if axes.images]
     assert captions == [
-        "image 2: dog?\nfrog 90 %", "image 1: frog?\nfrog 40 %", "image 0: cat?\ncat 60 %"
+        "image 2: cat?\nfrog 60 %", "image 1: frog?\nfrog 34 %", "image 0: cat?\ncat 60 %"
     ]  # fmt: skip
     assert figures[0].get_suptitle() == "The most doubtful labels, says mine"
 
