@@ -167,4 +167,3 @@ def describe(pickled):
                 stack.append(argument)
             case _:
                 raise ValueError(f"the operation {operation.name}, which image data never needs")
-    raise ValueError("it has no end")

@@ -241,7 +241,7 @@ def test_pickle_of_something_else_is_refused(tmp_path, sample):
 
 def test_npz_without_an_array_is_refused(tmp_path, sample):
     np.savez(tmp_path / "half.npz", x_train=sample.x_train, y_train=sample.y_train)
-    with pytest.raises(UsageError, match="x_test"):
+    with pytest.raises(UsageError, match="no array x_test; it needs x_train, y_train, x_test"):
         read_path(tmp_path / "half.npz")
 
 

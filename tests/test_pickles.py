@@ -55,6 +55,23 @@ def test_batches_that_were_pickled_again_are_read(batch, protocol):
     assert_same(read_batch(pickle.dumps(as_text, protocol)), batch)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("value", [{}, [], (), {b"a": 1}, [2], (3,), {b"b": [[4], ({b"c": 5},)]}])
+def test_short_lists_and_dicts_are_read(value, protocol):
+    """Pickle has operations of their own for what is empty, or has one item."""
+    assert describe(pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize("missing", [b"data", b"labels"])
+def test_batch_that_lacks_something_is_refused(batch, missing):
+    del batch[missing]
+    refused(pickle.dumps(batch), "needs data and labels")
+
+
+def test_batch_that_breaks_off_is_refused(batch):
+    refused(pickle.dumps(batch)[:-1], "pickle exhausted before seeing STOP")
+
+
 def test_bytes_in_another_encoding_are_refused(batch):
     pickled = pickle.dumps(batch, 2)
     assert b"latin1" in pickled
