@@ -129,9 +129,12 @@ def test_doubtful_labels_come_first_by_how_much_likelier_another_class_is(figure
     assert figures[0].get_suptitle() == "The most doubtful labels, says mine"
 
 
+def right_with_6_of_10_and_sure_of_90_percent():
+    return calibration(np.tile([0.9, 0.1], (10, 1)), np.array(6 * [0] + 4 * [1]))
+
+
 def test_how_sure_and_how_right_it_is_is_drawn_in_percent(figures):
-    sure = np.tile([0.9, 0.1], (10, 1))
-    draw_reliability({"mine": calibration(sure, np.array(6 * [0] + 4 * [1]))}, "title", "r.png")
+    draw_reliability({"mine": right_with_6_of_10_and_sure_of_90_percent()}, "title", "r.png")
     upper, lower = figures[0].axes
     diagonal, curve = upper.lines
     assert diagonal.get_xydata().tolist() == [[0, 0], [100, 100]]
@@ -145,9 +148,7 @@ def test_how_sure_and_how_right_it_is_is_drawn_in_percent(figures):
 
 
 def test_error_of_the_calibration_is_in_the_picture(figures):
-    sure = np.tile([0.9, 0.1], (10, 1))
-    curves = {"mine": calibration(sure, np.array(6 * [0] + 4 * [1]))}
-    draw_reliability(curves, "title", "r.png")
+    draw_reliability({"mine": right_with_6_of_10_and_sure_of_90_percent()}, "title", "r.png")
     upper, lower = figures[0].axes
     axes = upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()
     assert axes == ("is right (%)", "images (%)", "is sure: the largest probability (%)")
